@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Package agentapi is the protocol between the CNI plugins and the node agent: one JSON request and one JSON response
+// on a unix socket, one exchange per connection. The plugins use [Client], the agent [Server]. It knows how to talk,
+// not what to answer; rules about addresses do not belong here. Standard library only: the plugins link it.
+package agentapi
+
+import (
+	"net/netip"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// Version is the protocol version of this build. An agent serves Version and Version − 1, and a plugin speaks to an
+// agent of Version − 1 as well, so that either side may be upgraded first.
+const Version = 1
+
+// DefaultSocket is where the agent listens and the plugins look.
+const DefaultSocket = "/run/multus-vpc/agent/agent.sock"
+
+// Method says what is asked for.
+type Method string
+
+// The methods of version 1.
+const (
+	MethodAdd    Method = "add"    // allocate addresses for an attachment; idempotent per attachment
+	MethodDel    Method = "del"    // release what an attachment holds; succeeds when it holds nothing
+	MethodCheck  Method = "check"  // compare what an attachment holds with Addresses
+	MethodENI    Method = "eni"    // resolve a Query to an ENI with a link, allocating nothing
+	MethodStatus Method = "status" // the node's ENIs, addresses and attachments
+)
+
+// Request is the one message that a client sends.
+type Request struct {
+	// Version of the sender.
+	Version int    `json:"version"`
+	Method  Method `json:"method"`
+	// TimeoutMillis is how long the client will wait for the answer, from when the agent reads the request.
+	TimeoutMillis int64 `json:"timeoutMillis,omitempty"`
+	// Attachment that the request is about; absent for status.
+	Attachment *Attachment `json:"attachment,omitempty"`
+	// Query says which ENI and what kind of addresses; add and eni only.
+	Query *Query `json:"query,omitempty"`
+	// Addresses that the caller expects the attachment to hold; check only.
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// Attachment is CNI's triple with what the agent needs to know that it lives.
+type Attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+	Network     string `json:"network"`
+	Pod         Pod    `json:"pod,omitzero"`
+	Netns       Netns  `json:"netns,omitzero"`
+}
+
+// Pod identifies the Kubernetes pod, from CNI_ARGS. All empty outside Kubernetes.
+type Pod struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// Netns identifies a network namespace beyond its path: paths and inode numbers are reused, cookies are not.
+type Netns struct {
+	Path string `json:"path,omitempty"`
+	// Cookie is SO_NETNS_COOKIE as a socket inside the namespace reports it (Linux 5.14); 0 where the kernel has none.
+	Cookie uint64 `json:"cookie,omitempty"`
+	// Device and Inode are stat's of the path, for kernels without the cookie.
+	Device uint64 `json:"device,omitempty"`
+	Inode  uint64 `json:"inode,omitempty"`
+}
+
+// Address families of [Query.Families].
+const (
+	IPv4 = "ipv4"
+	IPv6 = "ipv6"
+)
+
+// Sources of [Query.Source].
+const (
+	SourceReservation = "reservation" // named addresses out of explicit reservations
+	SourcePrefix      = "prefix"      // out of /28 and /80 prefixes
+	SourceSubnet      = "subnet"      // EC2 chooses
+)
+
+// Query says on which ENI and what kind of addresses an attachment wants.
+type Query struct {
+	Selector eni.Selector `json:"selector,omitzero"`
+	// Families wanted; empty means IPv4.
+	Families []string `json:"families,omitempty"`
+	// Source of the addresses; empty means [SourceReservation].
+	Source string `json:"source,omitempty"`
+	// NeedLink refuses an ENI whose link is absent from the host.
+	NeedLink bool `json:"needLink,omitempty"`
+}
+
+// Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;
+// del and check answer by an empty response.
+type Response struct {
+	// Version of the agent.
+	Version int       `json:"version"`
+	Error   *Error    `json:"error,omitempty"`
+	Add     *AddReply `json:"add,omitempty"` // add and eni
+	Status  *Status   `json:"status,omitempty"`
+}
+
+// Error is a CNI error: the code decides what the runtime does, the message is what the user sees.
+type Error struct {
+	Code    uint   `json:"code"`
+	Message string `json:"msg"`
+	Details string `json:"details,omitempty"`
+}
+
+func (e *Error) Error() string {
+	if e.Details != "" {
+		return e.Message + ": " + e.Details
+	}
+	return e.Message
+}
+
+// Error codes of the CNI specification and our own from 100.
+// https://github.com/containernetworking/cni/blob/main/SPEC.md#error
+const (
+	CodeUnsupportedField = 2
+	CodeUnknownContainer = 3
+	CodeIO               = 5
+	CodeDecode           = 6
+	CodeInvalidConfig    = 7
+	CodeTryAgainLater    = 11
+	CodeVersion          = 100 // protocol versions of plugin and agent are too far apart
+	CodeCheckFailed      = 101 // CHECK found a difference; the message names it
+	CodeMasterMode       = 102 // the ENI's link carries ipvlan children in another mode than l2
+	CodeInternal         = 999
+)
+
+// AddReply is where the attachment's addresses are. Addresses is empty for [MethodENI].
+type AddReply struct {
+	ENI ENI `json:"eni"`
+	// Addresses carry the prefix length of their subnet.
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// ENI is what a plugin needs to know of the chosen ENI.
+type ENI struct {
+	ID          eni.ID         `json:"id"`
+	MAC         eni.MAC        `json:"mac"`
+	NetworkCard int            `json:"networkCard"`
+	DeviceIndex int            `json:"deviceIndex"`
+	SubnetID    eni.SubnetID   `json:"subnetID"`
+	SubnetIPv4  netip.Prefix   `json:"subnetIPv4,omitzero"`
+	SubnetIPv6  []netip.Prefix `json:"subnetIPv6,omitempty"`
+	Link        Link           `json:"link,omitzero"`
+}
+
+// Link is the ENI's netdev in the host's network namespace; the zero value when it is absent.
+type Link struct {
+	Name  string `json:"name,omitempty"`
+	Index int    `json:"index,omitempty"`
+	MTU   int    `json:"mtu,omitempty"`
+}
+
+// Status is a snapshot of the node.
+type Status struct {
+	InstanceID   eni.InstanceID `json:"instanceID"`
+	InstanceType string         `json:"instanceType"`
+	AZ           string         `json:"az"`
+	AgentVersion string         `json:"agentVersion"`
+	ENIs         []ENIStatus    `json:"enis"`
+	Attachments  []HoldStatus   `json:"attachments"`
+	// Problems are what an operator should look at, in words, worst first.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// ENIStatus is one ENI with its pool.
+type ENIStatus struct {
+	ENI
+	Managed   bool            `json:"managed"` // pool-managed: secondary, tagged, with an explicit reservation
+	Active    bool            `json:"active"`  // takes stock: a pod was here, or configuration or a role tag says so
+	Slots     int             `json:"slots"`   // secondary addresses that the instance type allows
+	Addresses []AddressStatus `json:"addresses,omitempty"`
+}
+
+// AddressStatus is one address on an ENI and its state of the ownership table.
+type AddressStatus struct {
+	Addr  netip.Addr `json:"addr"`
+	State string     `json:"state"`
+	// Holder is "containerID/ifName" for held and cooling addresses.
+	Holder string `json:"holder,omitempty"`
+}
+
+// HoldStatus is one attachment and what it holds.
+type HoldStatus struct {
+	Attachment
+	ENI       eni.ID       `json:"eni"`
+	Addresses []netip.Addr `json:"addresses"`
+	State     string       `json:"state"` // held, cooling or lost
+	// NetnsVisible is whether the agent can see the namespace, and so reap the attachment when it goes.
+	NetnsVisible bool `json:"netnsVisible"`
+}
