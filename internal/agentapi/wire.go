@@ -9,6 +9,7 @@ package agentapi
 import (
 	"net/netip"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
 
@@ -39,61 +40,11 @@ type Request struct {
 	// TimeoutMillis is how long the client will wait for the answer, from when the agent reads the request.
 	TimeoutMillis int64 `json:"timeoutMillis,omitempty"`
 	// Attachment that the request is about; absent for status.
-	Attachment *Attachment `json:"attachment,omitempty"`
+	Attachment *attachment.Attachment `json:"attachment,omitempty"`
 	// Query says which ENI and what kind of addresses; add and eni only.
-	Query *Query `json:"query,omitempty"`
+	Query *attachment.Query `json:"query,omitempty"`
 	// Addresses that the caller expects the attachment to hold; check only.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
-}
-
-// Attachment is CNI's triple with what the agent needs to know that it lives.
-type Attachment struct {
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifName"`
-	Network     string `json:"network"`
-	Pod         Pod    `json:"pod,omitzero"`
-	Netns       Netns  `json:"netns,omitzero"`
-}
-
-// Pod identifies the Kubernetes pod, from CNI_ARGS. All empty outside Kubernetes.
-type Pod struct {
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name,omitempty"`
-	UID       string `json:"uid,omitempty"`
-}
-
-// Netns identifies a network namespace beyond its path: paths and inode numbers are reused, cookies are not.
-type Netns struct {
-	Path string `json:"path,omitempty"`
-	// Cookie is SO_NETNS_COOKIE as a socket inside the namespace reports it (Linux 5.14); 0 where the kernel has none.
-	Cookie uint64 `json:"cookie,omitempty"`
-	// Device and Inode are stat's of the path, for kernels without the cookie.
-	Device uint64 `json:"device,omitempty"`
-	Inode  uint64 `json:"inode,omitempty"`
-}
-
-// Address families of [Query.Families].
-const (
-	IPv4 = "ipv4"
-	IPv6 = "ipv6"
-)
-
-// Sources of [Query.Source].
-const (
-	SourceReservation = "reservation" // named addresses out of explicit reservations
-	SourcePrefix      = "prefix"      // out of /28 and /80 prefixes
-	SourceSubnet      = "subnet"      // EC2 chooses
-)
-
-// Query says on which ENI and what kind of addresses an attachment wants.
-type Query struct {
-	Selector eni.Selector `json:"selector,omitzero"`
-	// Families wanted; empty means IPv4.
-	Families []string `json:"families,omitempty"`
-	// Source of the addresses; empty means [SourceReservation].
-	Source string `json:"source,omitempty"`
-	// NeedLink refuses an ENI whose link is absent from the host.
-	NeedLink bool `json:"needLink,omitempty"`
 }
 
 // Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;
@@ -151,14 +102,8 @@ type ENI struct {
 	SubnetID    eni.SubnetID   `json:"subnetID"`
 	SubnetIPv4  netip.Prefix   `json:"subnetIPv4,omitzero"`
 	SubnetIPv6  []netip.Prefix `json:"subnetIPv6,omitempty"`
-	Link        Link           `json:"link,omitzero"`
-}
-
-// Link is the ENI's netdev in the host's network namespace; the zero value when it is absent.
-type Link struct {
-	Name  string `json:"name,omitempty"`
-	Index int    `json:"index,omitempty"`
-	MTU   int    `json:"mtu,omitempty"`
+	// Link is the zero value when the ENI has none in the host's namespace.
+	Link attachment.Link `json:"link,omitzero"`
 }
 
 // Status is a snapshot of the node.
@@ -192,7 +137,7 @@ type AddressStatus struct {
 
 // HoldStatus is one attachment and what it holds.
 type HoldStatus struct {
-	Attachment
+	attachment.Attachment
 	ENI       eni.ID       `json:"eni"`
 	Addresses []netip.Addr `json:"addresses"`
 	State     string       `json:"state"` // held, cooling or lost
