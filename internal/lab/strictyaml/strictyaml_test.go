@@ -80,7 +80,7 @@ func TestDecodeReportsEveryProblemWithItsPath(t *testing.T) {
 				"nam: unknown key (known here: name, wait, addr, cidr, count, share, seed, enabled, tags, parts, limits)",
 		},
 		"unquoted string":       {"tags: {a: true, b: 1}", "tags.a: must be a string, not true (put it in quotes)\ntags.b: must be a string, not 1 (put it in quotes)"},
-		"wrong kinds":           {"count: 1.5\nseed: -1\nshare: x\non: 1\nname: []", "name: must be a string, not a list (put it in quotes)\ncount: must be a whole number, not 1.5\nshare: must be a number, not \"x\"\nseed: must be a whole number of 0 or more, not -1\nenabled: must be true or false, not 1"},
+		"wrong kinds":           {"count: 1.5\nseed: -1\nshare: x\nenabled: 1\nname: []", "name: must be a string, not a list (put it in quotes)\ncount: must be a whole number, not 1.5\nshare: must be a number, not \"x\"\nseed: must be a whole number of 0 or more, not -1\nenabled: must be true or false, not 1"},
 		"wrong shapes":          {"parts: {}\ntags: []\nlimits: 1", "tags: must be a mapping, not a list\nparts: must be a list, not a mapping\nlimits: must be a mapping, not 1"},
 		"bad texts":             {"wait: 5\naddr: 10.0.0\ncidr: 7", "wait: \"5\" is not a duration such as 80ms or 1.5s\naddr: \"10.0.0\" is not a valid IP address\ncidr: must be a string, not 7"},
 		"empty address":         {`addr: ""`, `addr: "" is not a valid IP address`},
