@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Package netconf is the JSON that users write in a NetworkAttachmentDefinition for the two CNI plugins: parse,
+// default, validate everything, and hand over a typed value. The plugins use it, and so does every tool that reads or
+// writes such a configuration. An accepted configuration is complete and needs no further checks of its own values; a
+// refused one comes with every problem at once, each with its field path and CNI error code. It performs no IO: what
+// comes from the environment is passed in as [Env]. Whether an ENI, a link or an address exists is not decided here.
+package netconf
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// The plugins' type names.
+const (
+	TypeVPCIPAM   = "vpcipam"
+	TypeVPCIpvlan = "vpcipvlan"
+)
+
+// typeIpvlan is the upstream plugin that vpcipam also serves.
+const typeIpvlan = "ipvlan"
+
+// Defaults and bounds of values.
+const (
+	// DefaultTimeout of an ADD: the agent waits up to 15 s for EC2, and its answer must still arrive.
+	DefaultTimeout = 20 * time.Second
+
+	// MinTimeout leaves an ADD room for one exchange with the agent, MaxTimeout stays below the 4 minutes that kubelet
+	// grants all attachments of a pod together.
+	MinTimeout = time.Second
+	MaxTimeout = 3 * time.Minute
+
+	// maxSocketPath is sizeof(sockaddr_un.sun_path) less the closing zero (unix(7)).
+	maxSocketPath = 107
+	// minMTU is IPv4's (RFC 791), maxMTU that of an ENI.
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
+	minMTU, maxMTU = 68, 9001
+)
+
+// Env is what reaches a plugin beside its standard input.
+type Env struct {
+	Args        string // CNI_ARGS
+	AgentSocket string // MULTUS_VPC_AGENT_SOCKET, or the agent's default; the configuration's agentSocket goes before it
+}
+
+// IPAM is the `ipam` object of type vpcipam.
+type IPAM struct {
+	// Source of the addresses: "reservation" (default). "prefix" and "subnet" are not supported yet.
+	Source string
+	// Families of addresses that each attachment gets: ["ipv4"] (default). "ipv6" is not supported yet.
+	Families []string
+	// Gateway of the interface's default route; invalid means the subnet's own router.
+	Gateway netip.Addr
+	// Routes to install. nil when the user said nothing, which a pod's first interface answers by a default route;
+	// empty when the user asked for none.
+	Routes []Route
+	// DNS settings to report in the result.
+	DNS types.DNS
+	// AgentSocket is the path of the agent's socket (default [Env.AgentSocket]).
+	AgentSocket string
+	// Timeout of the exchange with the agent (default [DefaultTimeout]; "500ms", "20s").
+	Timeout time.Duration
+}
+
+// Route is one entry of `routes`.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr // invalid means the interface's gateway
+	MTU     int        // 0: the interface's
+	AdvMSS  int        // 0: the kernel's choice
+	// Priority is the route's metric; 0 is the kernel's default.
+	Priority int
+	// Table, when set, is where the route goes instead of the tables that the plugin chooses.
+	Table *int
+	// Scope, when set, is the route's (rtnetlink(7)).
+	Scope *int
+}
+
+// IsDefault reports whether the route covers a whole address family.
+func (r Route) IsDefault() bool { return r.Dst.Bits() == 0 }
+
+// Target says on which ENI an attachment goes.
+type Target struct {
+	// Selector is the `eni` object; zero without one.
+	Selector eni.Selector
+	// Master is the name of a link in the host's namespace; empty without one. Never set together with Selector.
+	Master string
+}
+
+// VPCIPAM is the configuration of vpcipam: the interface plugin's, with the ipam object inside.
+type VPCIPAM struct {
+	CNIVersion string
+	Name       string // of the network
+	Target
+	IPAM IPAM
+	Pod  attachment.Pod
+}
+
+// VPCIpvlan is the configuration of vpcipvlan.
+type VPCIpvlan struct {
+	CNIVersion string
+	Name       string // of the network
+	Target
+	// MTU of the child; 0 (default) is that of the ENI's link.
+	MTU int
+	// SourceRouting sends replies out by the ENI that their source address belongs to (default true).
+	SourceRouting bool
+	// IPAMType is the IPAM plugin that serves addresses.
+	IPAMType string
+	// IPAM has the ipam object when IPAMType is [TypeVPCIPAM]; otherwise only AgentSocket and Timeout are set.
+	IPAM IPAM
+	// DNS of the network configuration itself; it goes before the IPAM's.
+	DNS types.DNS
+	// PrevResult is the result of the plugin before this one in a chain, as it came; nil without one.
+	PrevResult json.RawMessage
+	Pod        attachment.Pod
+}
+
+// ParseVPCIPAM reads the configuration of vpcipam for ADD and CHECK. Its error is [Problems].
+func ParseVPCIPAM(stdin []byte, env Env) (VPCIPAM, error) {
+	r := &reader{}
+	top, ok := r.open(stdin)
+	if !ok {
+		return VPCIPAM{}, r.problems
+	}
+	c := VPCIPAM{CNIVersion: top.text("cniVersion"), Name: top.text("name")}
+	c.Pod = r.runtime(top, env)
+	outer := top.text("type")
+	c.Target = r.target(top)
+	switch outer {
+	case typeIpvlan:
+		r.underIpvlan(top, c.Target)
+	case "macvlan":
+		r.invalid("type", `"macvlan" cannot carry VPC addresses: EC2 drops frames whose MAC is not the ENI's; use "vpcipvlan" or "ipvlan"`)
+	case TypeVPCIpvlan:
+		r.ipvlanMode(top)
+	}
+	ipam, found := top.object("ipam")
+	if kind := r.ipamType(top, ipam); kind != "" && kind != TypeVPCIPAM {
+		r.invalid("ipam.type", `%q was given to vpcipam; write "vpcipam"`, kind)
+	}
+	if found {
+		c.IPAM = r.ipam(ipam, env)
+	}
+	return c, r.err()
+}
+
+// ParseVPCIpvlan reads the configuration of vpcipvlan for ADD and CHECK. Its error is [Problems].
+func ParseVPCIpvlan(stdin []byte, env Env) (VPCIpvlan, error) {
+	r := &reader{}
+	top, ok := r.open(stdin)
+	if !ok {
+		return VPCIpvlan{}, r.problems
+	}
+	c := VPCIpvlan{
+		CNIVersion:    top.text("cniVersion"),
+		Name:          top.text("name"),
+		SourceRouting: top.flag("sourceRouting", true),
+		PrevResult:    top.raw("prevResult"),
+		Pod:           r.runtime(top, env),
+		Target:        r.target(top),
+	}
+	top.only(ipvlanKeys, ofRuntime)
+	c.MTU = r.mtu(top)
+	r.ipvlanMode(top)
+	r.later(top, "floating")
+	if dns, found := top.object("dns"); found {
+		c.DNS = r.dns(dns)
+	}
+	register := top.flag("register", true)
+	ipam, found := top.object("ipam")
+	c.IPAMType = r.ipamType(top, ipam)
+	switch {
+	case !found || c.IPAMType == "":
+	case c.IPAMType == TypeVPCIPAM:
+		c.IPAM = r.ipam(ipam, env)
+	default:
+		c.IPAM = IPAM{AgentSocket: env.AgentSocket, Timeout: DefaultTimeout}
+		if register {
+			r.unsupported("register", "true is not supported yet with ipam.type %q; "+
+				`write "register": false (the addresses are then unknown to EC2), or use ipam.type "vpcipam"`, c.IPAMType)
+		}
+	}
+	return c, r.err()
+}
+
+// Keys of our own objects; the rest of the top level belongs to the runtime ([ofRuntime]).
+var (
+	ipvlanKeys = []string{"eni", "floating", "ipam", "master", "mode", "mtu", "register", "sourceRouting"}
+	ipamKeys   = []string{
+		"addresses", "agentSocket", "dns", "exclude", "families", "gateway", "ranges", "reservationTags",
+		"routes", "source", "sticky", "timeout", "type",
+	}
+	eniKeys   = []string{"deviceIndex", "networkCard", "subnetID", "subnetTags"}
+	routeKeys = []string{"advmss", "dst", "gw", "mtu", "priority", "scope", "table"}
+	dnsKeys   = []string{"domain", "nameservers", "options", "search"}
+)
+
+// ofRuntime reports whether a top-level key is the specification's, or one that libcni and the runtimes put there.
+// https://github.com/containernetworking/cni/blob/main/SPEC.md#section-1-network-configuration-format
+func ofRuntime(key string) bool {
+	switch key {
+	case "cniVersion", "cniVersions", "name", "type", "prevResult", "args", "runtimeConfig", "capabilities", "dns",
+		"disableCheck", "disableGC", "loadOnlyInlinedPlugins":
+		return true
+	}
+	return strings.HasPrefix(key, "cni.dev/")
+}
