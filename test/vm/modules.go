@@ -20,7 +20,7 @@ var carried = []string{
 	"nf_tables", "nf_conntrack", "nfnetlink", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6", "nft_ct", "nft_reject_inet",
 	"nft_chain_nat", "nft_nat", "nft_masq", "nft_limit", "nft_log", "nft_objref", "nft_counter", "nft_hash",
 	"sch_tbf", "sch_ingress", "sch_htb", "sch_fq", "sch_fq_codel", "sch_netem", "cls_matchall", "cls_u32", "act_mirred", "act_police",
-	"inet_diag", "tcp_diag", "af_packet_diag", "unix_diag", "netlink_diag",
+	"xfrm_user", "inet_diag", "tcp_diag", "af_packet_diag", "unix_diag", "netlink_diag",
 }
 
 // required modules are what the runner exists for: a kernel without them is refused.
