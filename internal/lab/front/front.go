@@ -129,21 +129,7 @@ func (f *Front) RoundTripper() http.RoundTripper { return roundTripper{f} }
 type roundTripper struct{ front *Front }
 
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		defer func() { _ = req.Body.Close() }()
-	}
-	r := req.Clone(req.Context())
-	r.RequestURI = req.URL.RequestURI()
-	r.Host = cmp.Or(req.Host, req.URL.Host)
-	r.RemoteAddr = "in-process"
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
-	reply, err := t.front.route(r)
-	if err != nil {
-		return nil, err
-	}
-	return reply.response(req), nil
+	return inProcess(req, t.front.route)
 }
 
 func (f *Front) route(r *http.Request) (*reply, error) {
