@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// nextConfirm is when the ENI should be looked at because some of its addresses are in doubt.
+func (p *iface) nextConfirm() (at time.Time, pending bool) {
+	interval := slowConfirmInterval
+	for _, a := range p.addrs {
+		switch a.state {
+		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
+			pending = true
+		default:
+			pending = pending || !a.missing.IsZero()
+			continue
+		}
+		if a.state == ownership.Assigning && time.Since(a.written) < confirmByEC2After {
+			interval = confirmInterval
+		}
+	}
+	return p.w.polled.Add(interval), pending
+}
+
+// doubtful is the earliest moment from which a read from EC2 would decide about an address in doubt, and which no read
+// has covered yet. The caller holds n.mu.
+func (p *iface) doubtful() (at time.Time, ok bool) {
+	for _, a := range p.addrs {
+		settled := a.written.Add(settleTime)
+		due := settled
+		switch a.state {
+		case ownership.Assigning:
+			if early := a.written.Add(confirmByEC2After); p.n.described.Before(early) {
+				due = early
+			}
+		case ownership.Unknown, ownership.Unassigning:
+		case ownership.Held, ownership.Guest:
+			if a.missing.IsZero() {
+				continue
+			}
+			due = a.missing.Add(lossInterval)
+		case ownership.Lost:
+			due = later(settled, p.n.described.Add(settleTime<<min(p.w.regained, 6)))
+		default:
+			continue
+		}
+		if p.n.described.Before(due) && (!ok || due.Before(at)) {
+			at, ok = due, true
+		}
+	}
+	return at, ok
+}
+
+// confirm looks whether addresses in doubt are on the ENI: in the instance metadata, which costs nothing and is behind
+// the data path, and in EC2 when the metadata has not shown them in time.
+func (p *iface) confirm(ctx context.Context) {
+	n := p.n
+	p.w.polled = time.Now()
+	n.mu.Lock()
+	waits := p.count(ownership.Assigning, ownership.Unknown) > 0
+	n.mu.Unlock()
+	if waits {
+		shown, err := n.ports.Metadata.Addresses(ctx, p.eni.MAC)
+		if err != nil {
+			n.log.Debug("instance metadata", "eni", p.eni.ID, "error", err)
+		}
+		n.mu.Lock()
+		var seen []netip.Addr
+		for _, addr := range shown {
+			if s := p.state(addr); s == ownership.Assigning || s == ownership.Unknown {
+				seen = append(seen, addr)
+			}
+		}
+		p.seen(seen)
+		n.mu.Unlock()
+	}
+	n.mu.Lock()
+	at, ok := p.doubtful()
+	n.mu.Unlock()
+	if ok && !time.Now().Before(at) {
+		n.describe(ctx, at)
+	}
+}
+
+// seen files addresses in doubt that a read showed. The caller holds n.mu.
+func (p *iface) seen(addrs []netip.Addr) {
+	if len(addrs) == 0 {
+		return
+	}
+	if err := p.applyAll(addrs, ownership.Seen); err != nil {
+		p.n.log.Error("cannot record addresses that were seen", "error", err)
+	}
+	p.serve()
+}
+
+// describe reads the worker's ENIs from EC2 and files what it shows, unless a read that began at or after notBefore is
+// there already. One call serves all ENIs.
+func (n *Node) describe(ctx context.Context, notBefore time.Time) {
+	select {
+	case n.describing <- struct{}{}:
+		defer func() { <-n.describing }()
+	case <-ctx.Done():
+		return
+	}
+	n.mu.Lock()
+	skip := !n.described.Before(notBefore) || time.Now().Before(n.pause)
+	n.mu.Unlock()
+	if skip {
+		return
+	}
+	began := time.Now()
+	ifs, err := n.ports.EC2.InterfacesOf(ctx, n.instance.ID)
+	if err == nil {
+		err = n.meet(ctx, ifs)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.pause = time.Now().Add(rand.N(min(backoffBase<<min(n.failures, 7), backoffCap)) + confirmInterval)
+		n.failures++
+		if ctx.Err() == nil {
+			n.log.Warn("read the worker's ENIs", "error", err)
+		}
+		return
+	}
+	n.failures, n.described = 0, began
+	n.file(ifs, began)
+}
+
+// meet makes the acquaintance of ENIs that were attached while running: their subnets and reservations are read.
+func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
+	n.mu.Lock()
+	var fresh []eni.Interface
+	for _, i := range ifs {
+		if n.ifaces[i.ID] == nil {
+			fresh = append(fresh, i)
+		}
+	}
+	n.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	var ids []eni.SubnetID
+	for _, i := range fresh {
+		if !slices.Contains(ids, i.SubnetID) {
+			ids = append(ids, i.SubnetID)
+		}
+	}
+	subnets, err := n.ports.EC2.Subnets(ctx, ids)
+	if err != nil {
+		return fmt.Errorf("read the subnets of the worker's ENIs: %w", err)
+	}
+	var met []*iface
+	for _, i := range fresh {
+		k := slices.IndexFunc(subnets, func(s eni.Subnet) bool { return s.ID == i.SubnetID })
+		if k < 0 {
+			return fmt.Errorf("subnet %s of %s: %w", i.SubnetID, i.ID, eni.ErrNotFound)
+		}
+		p := &iface{
+			n: n, eni: i, subnet: subnets[k], addrs: map[netip.Addr]*address{}, recent: map[netip.Addr]time.Time{},
+			wake: make(chan struct{}, 1),
+		}
+		if !i.IsPrimary() && i.Tags[eni.TagNoManage] == "true" {
+			if err := n.readReservations(ctx, p, 0); err != nil {
+				return err
+			}
+		}
+		met = append(met, p)
+	}
+	n.mu.Lock()
+	for _, p := range met {
+		n.install(p)
+	}
+	n.mu.Unlock()
+	n.readLinks()
+	return nil
+}
+
+// file applies a read of all own ENIs that began at a moment. The caller holds n.mu.
+func (n *Node) file(ifs []eni.Interface, began time.Time) {
+	for _, p := range n.ifaces {
+		k := slices.IndexFunc(ifs, func(i eni.Interface) bool { return i.ID == p.eni.ID })
+		if k < 0 {
+			n.vanish(p)
+			continue
+		}
+		p.gone = false
+		p.eni = ifs[k]
+		p.fileRead(ifs[k].Secondary, began)
+		p.activateByRole()
+		poke(p.wake)
+	}
+}
+
+// vanish marks an ENI that EC2 no longer shows on the worker. What is held on it is lost with it.
+func (n *Node) vanish(p *iface) {
+	if !p.gone {
+		p.gone = true
+		n.log.Warn("ENI is no longer attached", "eni", p.eni.ID)
+	}
+	p.fileRead(nil, time.Now())
+}
+
+// fileRead applies what EC2 showed on the ENI. An address that is absent is believed to be gone only if the read began
+// when our last write must have settled, and what is held only after two such reads.
+func (p *iface) fileRead(present []netip.Addr, began time.Time) {
+	var seen, unseen []netip.Addr
+	for _, addr := range present {
+		if a := p.addrs[addr]; a != nil {
+			a.seen, a.missing = began, time.Time{}
+		}
+		switch p.state(addr) {
+		case ownership.None:
+			if time.Since(p.recent[addr]) < settleTime {
+				continue // given back a moment ago, and the read is behind
+			}
+			p.apply(addr, ownership.Seen)
+			p.addrs[addr].seen = began
+			p.n.log.Info("foreign address on the ENI", "eni", p.eni.ID, "ip", addr)
+		case ownership.Assigning, ownership.Unknown, ownership.Lost:
+			seen = append(seen, addr)
+		}
+	}
+	for addr, a := range p.addrs {
+		if slices.Contains(present, addr) || began.Before(a.written.Add(settleTime)) {
+			continue
+		}
+		switch a.state {
+		case ownership.Held, ownership.Guest, ownership.Lost:
+			if a.missing.IsZero() {
+				a.missing = began
+			}
+			if began.Sub(a.missing) < lossInterval {
+				continue
+			}
+		}
+		unseen = append(unseen, addr)
+	}
+	p.seen(seen)
+	if err := p.applyAll(unseen, ownership.Unseen); err != nil {
+		p.n.log.Error("cannot record addresses that are gone", "error", err)
+	}
+	p.matchHolds()
+}
+
+// matchHolds brings the holds into line with their addresses after a read: lost, found again, or cooled on an ENI that
+// no longer has them. The caller holds n.mu.
+func (p *iface) matchHolds() {
+	for key, h := range p.n.holds {
+		if h.eni != p.eni.ID {
+			continue
+		}
+		state := p.state(h.addrs[0])
+		if state == h.state {
+			continue
+		}
+		rec := Record{Key: holdKey(key)}
+		switch state {
+		case ownership.Lost:
+			p.n.log.Error("held address is lost: EC2 no longer has it on the ENI", "ips", h.addrs, "eni", p.eni.ID, "containerID", key.ContainerID,
+				"pod", h.Pod.Namespace+"/"+h.Pod.Name)
+			h.state = state
+			rec = h.record()
+		case ownership.Held:
+			p.n.log.Info("lost address is back", "ips", h.addrs, "eni", p.eni.ID, "containerID", key.ContainerID)
+			p.w.regained = 0
+			h.state = state
+			rec = h.record()
+		case ownership.None:
+			delete(p.n.holds, key)
+		default:
+			continue
+		}
+		if err := p.n.ports.Ledger.Put(rec); err != nil {
+			p.n.log.Error("cannot record a hold", "error", err)
+		}
+	}
+}

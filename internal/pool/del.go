@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// Del gives back what the attachment holds. It succeeds when it holds nothing, and needs neither EC2 nor a finished
+// boot. The error is the ledger's: the caller must keep a note and try again.
+func (n *Node) Del(key attachment.Key) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.holds[key]
+	if h == nil || h.state == ownership.Cooling {
+		return nil
+	}
+	return n.release(h, "DEL")
+}
+
+// release starts the cooldown of a held attachment's addresses; lost ones are let go. The caller holds n.mu.
+func (n *Node) release(h *hold, why string) error {
+	p := n.ifaces[h.eni]
+	next, _, ok := ownership.Next(h.state, ownership.Release)
+	if !ok {
+		return fmt.Errorf("release %s in state %s", h.Key, h.state)
+	}
+	cooled := *h
+	cooled.state, cooled.deadline = next, time.Now().Add(n.cfg.Cooldown)
+	rec := cooled.record()
+	if next == ownership.None {
+		rec = Record{Key: holdKey(h.Key)}
+	}
+	if err := n.ports.Ledger.Put(rec); err != nil {
+		return fmt.Errorf("record the release of %s: %w", h.Key, err)
+	}
+	*h = cooled
+	if next == ownership.None {
+		delete(n.holds, h.Key)
+	}
+	if p != nil {
+		for _, a := range h.addrs {
+			p.apply(a, ownership.Release)
+		}
+	}
+	n.log.Info("address released", "ips", h.addrs, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
+	poke(n.tick)
+	return nil
+}
+
+// buried does what a tombstone of the key asks for, so that an ADD does not find a hold that was deleted while no
+// agent listened.
+func (n *Node) buried(key attachment.Key) error {
+	t, ok, err := n.ports.Tombstones.Find(key)
+	if err != nil {
+		n.log.Warn("tombstone not understood", "containerID", key.ContainerID, "ifName", key.IfName, "error", err)
+	}
+	if !ok {
+		return nil
+	}
+	return n.bury(t)
+}
+
+// bury releases the hold that the tombstone is about, if it is older, and removes the tombstone.
+func (n *Node) bury(t Tombstone) error {
+	n.mu.Lock()
+	h := n.holds[t.Key]
+	if h != nil && h.state != ownership.Cooling && t.BootID == n.cfg.BootID && h.uptime < t.Uptime {
+		if err := n.release(h, "DEL while the agent was away"); err != nil {
+			n.mu.Unlock()
+			return &Refusal{NotReady, err.Error()}
+		}
+	}
+	n.mu.Unlock()
+	if err := n.ports.Tombstones.Remove(t.Key); err != nil {
+		n.log.Warn("tombstone stays", "containerID", t.Key.ContainerID, "error", err)
+	}
+	return nil
+}
+
+// buryAll does what all tombstones ask for.
+func (n *Node) buryAll() {
+	ts, err := n.ports.Tombstones.List()
+	if err != nil {
+		n.log.Warn("list tombstones", "error", err)
+	}
+	for _, t := range ts {
+		if err := n.bury(t); err != nil {
+			n.log.Warn("tombstone waits", "containerID", t.Key.ContainerID, "error", err)
+		}
+	}
+}
+
+// Check compares what the attachment holds with what its CNI result says, and names the first difference. It changes
+// nothing and asks EC2 nothing: what EC2 says is compared all the time, and shows as a lost address.
+func (n *Node) Check(key attachment.Key, want []netip.Prefix) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.holds[key]
+	if h == nil || h.state == ownership.Cooling {
+		return &Refusal{Mismatch, fmt.Sprintf("the agent holds no address for attachment %s", key)}
+	}
+	for _, w := range want {
+		if !slices.Contains(h.addrs, w.Addr()) {
+			return &Refusal{Mismatch, fmt.Sprintf("attachment %s holds %v, not %s", key, h.addrs, w.Addr())}
+		}
+	}
+	p := n.ifaces[h.eni]
+	switch {
+	case h.state == ownership.Lost:
+		return &Refusal{Mismatch, fmt.Sprintf("EC2 no longer has %v on %s", h.addrs, h.eni)}
+	case p != nil && p.gone:
+		return &Refusal{Mismatch, fmt.Sprintf("%s is no longer attached to the worker", h.eni)}
+	case p != nil && p.link.Index != 0 && !p.link.Up:
+		return &Refusal{Mismatch, fmt.Sprintf("link %s of %s is down", p.link.Name, h.eni)}
+	}
+	return nil
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// janitor ends cooldowns when they are due, and compares the holds with the namespaces at each interval.
+func (n *Node) janitor(ctx context.Context) {
+	next := time.Now()
+	for {
+		if !time.Now().Before(next) {
+			n.buryAll()
+			n.reap()
+			n.adopt()
+			next = time.Now().Add(n.cfg.ReconcileInterval)
+		}
+		n.cool()
+		t := time.NewTimer(min(time.Until(next), n.untilCooled()))
+		select {
+		case <-t.C:
+		case <-n.tick:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		t.Stop()
+	}
+}
+
+func (n *Node) untilCooled() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wait := n.cfg.ReconcileInterval
+	for _, h := range n.holds {
+		if h.state == ownership.Cooling {
+			wait = min(wait, time.Until(h.deadline))
+		}
+	}
+	return max(wait, 0)
+}
+
+// cool ends the cooldowns that are over, unless the pod's namespace still carries the address: upstream ipvlan asks
+// its IPAM plugin to release before it removes the link, and may be killed in between.
+func (n *Node) cool() {
+	for _, h := range n.snapshot(func(h *hold) bool { return h.state == ownership.Cooling && !time.Now().Before(h.deadline) }) {
+		carried := n.carries(h.Netns, h.addrs)
+		n.mu.Lock()
+		if now := n.holds[h.Key]; now == nil || now.state != ownership.Cooling || time.Now().Before(now.deadline) {
+			n.mu.Unlock()
+			continue
+		}
+		n.endCooldown(n.holds[h.Key], carried)
+		n.mu.Unlock()
+	}
+}
+
+// endCooldown frees the addresses, or starts over. The caller holds n.mu.
+func (n *Node) endCooldown(h *hold, carried bool) {
+	p := n.ifaces[h.eni]
+	if carried {
+		n.log.Warn("released address is still on an interface of the pod's namespace; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
+		h.deadline = time.Now().Add(n.cfg.Cooldown)
+		for _, a := range h.addrs {
+			p.apply(a, ownership.Carried)
+		}
+		return
+	}
+	if err := n.ports.Ledger.Put(Record{Key: holdKey(h.Key)}); err != nil {
+		n.log.Error("cannot record the end of a cooldown", "error", err)
+		h.deadline = time.Now().Add(n.cfg.ReconcileInterval)
+		return
+	}
+	delete(n.holds, h.Key)
+	if p == nil { // its ENI is gone, and the address with it
+		return
+	}
+	for _, a := range h.addrs {
+		if p.state(a) == ownership.Cooling {
+			p.apply(a, ownership.Cooled)
+		}
+	}
+	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
+	p.serve()
+	poke(p.wake)
+}
+
+func (n *Node) carries(ns attachment.Netns, addrs []netip.Addr) bool {
+	if ns.Path == "" || n.ports.Namespaces.Look(ns) != Alive {
+		return false
+	}
+	carried, err := n.ports.Namespaces.Addresses(ns.Path)
+	return err == nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(carried, a) })
+}
+
+// snapshot copies the holds that match, so that the kernel can be asked about them without the lock.
+func (n *Node) snapshot(match func(*hold) bool) []hold {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var hs []hold
+	for _, h := range n.holds {
+		if match(h) {
+			hs = append(hs, *h)
+		}
+	}
+	return hs
+}
+
+// reap releases what is held for network namespaces that are no more: DEL may be lost, and Multus forwards GC to no
+// secondary network. When more than half vanish at once, a second look has to agree: more often than so many pods die,
+// the folder of the namespaces is hidden from the agent.
+func (n *Node) reap() {
+	holds := n.snapshot(func(h *hold) bool {
+		return (h.state == ownership.Held || h.state == ownership.Lost) && h.visible && h.Netns.Path != ""
+	})
+	var gone []attachment.Netns
+	for _, h := range holds {
+		if n.ports.Namespaces.Look(h.Netns) == Gone {
+			gone = append(gone, h.Netns)
+		}
+	}
+	if len(gone) > 0 {
+		elsewhere, err := n.ports.Namespaces.Elsewhere(gone)
+		if err != nil {
+			n.log.Warn("look for namespaces elsewhere", "error", err)
+			return
+		}
+		gone = slices.DeleteFunc(gone, func(g attachment.Netns) bool { return slices.ContainsFunc(elsewhere, g.Same) })
+	}
+	mass := 2*len(gone) > len(holds)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	suspects := map[attachment.Key]time.Time{}
+	for _, h := range holds {
+		now := n.holds[h.Key]
+		if now == nil || now.Netns != h.Netns || !slices.ContainsFunc(gone, h.Netns.Same) {
+			continue
+		}
+		if mass {
+			since, ok := n.suspects[h.Key]
+			if !ok {
+				since = time.Now()
+			}
+			if time.Since(since) < n.cfg.MassReapDelay {
+				suspects[h.Key] = since
+				continue
+			}
+		}
+		if now.state == ownership.Cooling {
+			continue
+		}
+		if err := n.release(now, "its network namespace is gone"); err != nil {
+			n.log.Error("cannot reap", "error", err)
+		}
+	}
+	if len(suspects) > 0 {
+		n.log.Warn("more than half of the namespaces vanished at once; looking again before anything is released", "gone", len(gone), "holds", len(holds))
+	}
+	n.suspects = suspects
+}
+
+// adopt takes in addresses of a pool range that nobody has accounted for long enough: what a lost ledger, or an answer
+// of EC2 that came to nobody, left behind.
+func (n *Node) adopt() {
+	age := 2 * n.cfg.Cooldown
+	orphans := func() map[netip.Addr]*iface {
+		found := map[netip.Addr]*iface{}
+		for _, p := range n.ifaces {
+			for addr, a := range p.addrs {
+				if a.state == ownership.Foreign && p.active && p.feeds(addr) && a.seen.Sub(a.since) >= age {
+					found[addr] = p
+				}
+			}
+		}
+		return found
+	}
+	n.mu.Lock()
+	any := len(orphans()) > 0
+	n.mu.Unlock()
+	if !any {
+		return
+	}
+	found, err := n.ports.Namespaces.Scan()
+	if err != nil {
+		n.log.Warn("look into the network namespaces", "error", err)
+		return
+	}
+	onHost, err := n.ports.Host.Addresses()
+	if err != nil {
+		n.log.Warn("read the host's addresses", "error", err)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recognise(found)
+	for addr, p := range orphans() {
+		if link, ok := onHost[addr]; ok {
+			n.log.Warn("address of a pool range is on a host link, where no pod can use it", "ip", addr, "link", link)
+			continue
+		}
+		if err := p.applyAll([]netip.Addr{addr}, ownership.Adopt); err != nil {
+			n.log.Error("cannot record an adoption", "error", err)
+		}
+		n.log.Info("address adopted", "ip", addr, "eni", p.eni.ID)
+		p.serve()
+		poke(p.wake)
+	}
+}
+
+// LinksChanged says that the host's links changed: links are read again, and the metadata is, for an ENI that may be
+// new. The metadata is behind, so it is read a few times.
+func (n *Node) LinksChanged() {
+	n.RefreshLinks()
+	poke(n.look)
+}
+
+// pauseDrift waits for the next comparison; after a change of links there are some in short order.
+func (n *Node) pauseDrift(ctx context.Context, soon *int) bool {
+	const afterChange, interval = 5, 2 * time.Second
+	wait := n.cfg.DriftInterval
+	if *soon > 0 {
+		*soon--
+		wait = min(wait, interval)
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-n.look:
+		*soon = afterChange
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// drift compares the instance metadata with what we believe, and reads EC2 when they differ, and now and then anyway.
+func (n *Node) drift(ctx context.Context) {
+	full := time.Now().Add(describeAge/2 + rand.N(describeAge))
+	for soon := 0; n.pauseDrift(ctx, &soon); {
+		n.RefreshLinks()
+		if found, err := n.ports.Namespaces.Scan(); err == nil {
+			n.mu.Lock()
+			n.judgeModes(found)
+			n.mu.Unlock()
+		}
+		now := time.Now()
+		if !now.Before(full) {
+			full = now.Add(describeAge/2 + rand.N(describeAge))
+			n.describe(ctx, now)
+			n.rereadAll(ctx)
+			continue
+		}
+		ifs, err := n.ports.Metadata.Interfaces(ctx)
+		if err != nil {
+			n.log.Debug("instance metadata", "error", err)
+			continue
+		}
+		n.mu.Lock()
+		differs := n.differs(ifs)
+		n.mu.Unlock()
+		if differs != "" {
+			n.log.Info("instance metadata differs, reading EC2", "what", differs)
+			n.describe(ctx, now)
+		}
+	}
+}
+
+// rereadAll reads the reservations of all pool subnets again, once each.
+func (n *Node) rereadAll(ctx context.Context) {
+	n.mu.Lock()
+	all := n.sorted()
+	n.mu.Unlock()
+	for _, p := range all {
+		if p.eni.IsPrimary() || p.eni.Tags[eni.TagNoManage] != "true" {
+			continue
+		}
+		if err := n.readReservations(ctx, p, describeAge/4); err != nil && ctx.Err() == nil {
+			n.log.Warn("read reservations", "error", err)
+		}
+		n.mu.Lock()
+		p.activateByRole()
+		n.mu.Unlock()
+		poke(p.wake)
+	}
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// rereadAfter is how old a list of reservations must be before an ADD that misses one has it read again: the user may
+// just have made it.
+const rereadAfter = 10 * time.Second
+
+func (p *iface) String() string {
+	return fmt.Sprintf("%s (card %d, device index %d, %s %s)",
+		p.eni.ID, p.eni.NetworkCard, p.eni.DeviceIndex, p.subnet.ID, p.subnet.IPv4)
+}
+
+// Resolve finds the ENI that a query means, for addresses that come from elsewhere. It takes nothing.
+func (n *Node) Resolve(ctx context.Context, q attachment.Query) (Allocation, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.MaxWait)
+	defer cancel()
+	if err := n.awaitReady(ctx); err != nil {
+		return Allocation{}, err
+	}
+	p, err := n.resolve(q)
+	if err != nil {
+		return Allocation{}, err
+	}
+	if err := n.bringUp(p); err != nil {
+		return Allocation{}, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link}, nil
+}
+
+func (n *Node) resolve(q attachment.Query) (*iface, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	matches, err := n.matching(q)
+	if err != nil {
+		return nil, err
+	}
+	return withLink(matches, q)
+}
+
+// place chooses the ENI for an allocation and makes it active: a pod was here.
+func (n *Node) place(ctx context.Context, h *hold, q attachment.Query) (*iface, error) {
+	p, err := n.choose(h, q)
+	if errors.Is(err, errNoReservation) {
+		if rerr := n.rereadReservations(ctx, q); rerr == nil {
+			p, err = n.choose(h, q)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return p, n.activate(p)
+}
+
+// activate lets the ENI take stock from now on, across restarts. The caller holds n.mu.
+func (n *Node) activate(p *iface) error {
+	if p.active {
+		return nil
+	}
+	if err := n.ports.Ledger.Put(Record{Key: activePrefix + string(p.eni.ID), Value: []byte("{}")}); err != nil {
+		return &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.eni.ID, err)}
+	}
+	p.active = true
+	n.log.Info("ENI active: it keeps stock from now on", "eni", p.eni.ID)
+	poke(p.wake)
+	return nil
+}
+
+var errNoReservation = errors.New("no reservation")
+
+type noReservation struct{ *Refusal }
+
+func (noReservation) Is(target error) bool { return target == errNoReservation }
+
+func (e noReservation) Unwrap() error { return e.Refusal }
+
+func (n *Node) choose(h *hold, q attachment.Query) (*iface, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	matches, err := n.matching(q)
+	if err != nil {
+		return nil, err
+	}
+	managed := slices.DeleteFunc(slices.Clone(matches), func(p *iface) bool { ok, _ := p.managed(); return !ok })
+	if len(managed) == 0 {
+		var why []string
+		for _, p := range matches {
+			_, reason := p.managed()
+			why = append(why, fmt.Sprintf("%s %s", p, reason))
+		}
+		return nil, noReservation{&Refusal{Invalid, fmt.Sprintf(
+			"no ENI for pods: %s; tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)",
+			strings.Join(why, "; "), eni.TagNoManage)}}
+	}
+	// A pod that comes back finds its cooling address where it left it.
+	if old := n.cooling(h.Attachment); old != nil {
+		for _, p := range managed {
+			if p.eni.ID == old.eni && (!q.NeedLink || p.link.Index != 0) {
+				return p, nil
+			}
+		}
+	}
+	return withLink(managed, q)
+}
+
+// matching lists the ENIs that the query's selector matches; without a selector, the only managed one. The caller
+// holds n.mu.
+func (n *Node) matching(q attachment.Query) ([]*iface, error) {
+	var all, secondary, managed []*iface
+	for _, p := range n.sorted() {
+		if p.gone {
+			continue
+		}
+		all = append(all, p)
+		if !p.eni.IsPrimary() {
+			secondary = append(secondary, p)
+		}
+		if ok, _ := p.managed(); ok {
+			managed = append(managed, p)
+		}
+	}
+	if q.Selector.IsZero() {
+		if len(managed) > 1 {
+			return nil, &Refusal{Invalid, fmt.Sprintf(
+				"no selector, and the worker has several ENIs for pods: %s; choose with eni (deviceIndex, networkCard, subnetID or subnetTags) or master",
+				list(managed))}
+		}
+		if len(managed) == 1 {
+			return managed, nil
+		}
+		if len(secondary) == 0 {
+			return nil, &Refusal{Invalid, fmt.Sprintf("the worker %s has no secondary ENI; attach one tagged %s=true", n.instance.ID, eni.TagNoManage)}
+		}
+		return secondary, nil
+	}
+	matches := slices.DeleteFunc(slices.Clone(all), func(p *iface) bool { return !q.Selector.Matches(p.eni, p.subnet) })
+	if len(matches) == 0 {
+		return nil, &Refusal{Invalid, fmt.Sprintf("no ENI of the worker matches %s; it has %s", q.Selector, list(all))}
+	}
+	return matches, nil
+}
+
+// withLink drops the ENIs that cannot carry an ipvlan child, if the caller makes one, and takes the one with most room.
+func withLink(ps []*iface, q attachment.Query) (*iface, error) {
+	usable := ps
+	if q.NeedLink {
+		var why []string
+		usable = nil
+		for _, p := range ps {
+			switch {
+			case p.linkProblem != "":
+				why = append(why, fmt.Sprintf("%s: %s", p, p.linkProblem))
+			case p.link.Index == 0:
+				why = append(why, fmt.Sprintf("%s has no link with MAC %s on this host; it may still be attaching", p, p.eni.MAC))
+			case p.foreignMode != "":
+				return nil, &Refusal{MasterMode, fmt.Sprintf(
+					"link %s of %s already carries ipvlan children in mode %s, and the mode belongs to the link: a child in l2 would switch them; remove them or use another ENI",
+					p.link.Name, p, p.foreignMode)}
+			default:
+				usable = append(usable, p)
+			}
+		}
+		if len(usable) == 0 {
+			return nil, &Refusal{NotReady, strings.Join(why, "; ")}
+		}
+	}
+	return slices.MaxFunc(usable, func(a, b *iface) int { return cmp.Compare(a.room(), b.room()) }), nil
+}
+
+// room is how many more attachments the ENI could serve.
+func (p *iface) room() int { return p.count(ownership.Free) + p.slotsLeft() - len(p.waiters) }
+
+func (n *Node) sorted() []*iface {
+	all := make([]*iface, 0, len(n.ifaces))
+	for _, p := range n.ifaces {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *iface) int {
+		return cmp.Or(cmp.Compare(a.eni.NetworkCard, b.eni.NetworkCard), cmp.Compare(a.eni.DeviceIndex, b.eni.DeviceIndex), cmp.Compare(a.eni.ID, b.eni.ID))
+	})
+	return all
+}
+
+func list(ps []*iface) string {
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = p.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// bringUp brings the ENI's link up if it is down. A late ENI is, and nobody else will do it.
+func (n *Node) bringUp(p *iface) error {
+	n.mu.Lock()
+	l := p.link
+	n.mu.Unlock()
+	if l.Index == 0 || l.Up {
+		return nil
+	}
+	if err := n.ports.Host.Up(l.Index, n.cfg.MTU); err != nil {
+		return &Refusal{NotReady, fmt.Sprintf("bring up link %s of %s: %v", l.Name, p.eni.ID, err)}
+	}
+	n.log.Info("link brought up", "link", l.Name, "eni", p.eni.ID, "mtu", n.cfg.MTU)
+	n.readLinks()
+	return nil
+}
+
+// RefreshLinks reads the host's links again, and brings up those of active ENIs. Call it when links change.
+func (n *Node) RefreshLinks() {
+	for _, p := range n.readLinks() {
+		if err := n.bringUp(p); err != nil {
+			n.log.Warn("link stays down", "eni", p.eni.ID, "error", err)
+		}
+	}
+}
+
+// readLinks finds each ENI's link by its MAC, and returns the active ENIs whose link is down.
+func (n *Node) readLinks() (down []*iface) {
+	links, err := n.ports.Host.Links()
+	if err != nil {
+		n.log.Warn("list links", "error", err)
+		return nil
+	}
+	byMAC := map[eni.MAC][]attachment.Link{}
+	for _, l := range links {
+		byMAC[l.MAC] = append(byMAC[l.MAC], l)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.ifaces {
+		p.link, p.linkProblem = attachment.Link{}, ""
+		switch found := byMAC[p.eni.MAC]; len(found) {
+		case 0:
+		case 1:
+			p.link = found[0]
+			if p.active && !p.link.Up {
+				down = append(down, p)
+			}
+		default:
+			p.linkProblem = fmt.Sprintf("links %s and %s both have its MAC %s", found[0].Name, found[1].Name, p.eni.MAC)
+		}
+	}
+	return down
+}
+
+// rereadReservations reads the reservations of the query's ENIs again if what is known is not brand new.
+func (n *Node) rereadReservations(ctx context.Context, q attachment.Query) error {
+	n.mu.Lock()
+	matches, err := n.matching(q)
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, p := range matches {
+		if err := n.readReservations(ctx, p, rereadAfter); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Package pool is the node agent's use of EC2: it keeps a small stock of confirmed addresses on each pool-managed ENI,
+// gives them to attachments, takes them back when their network namespace is gone, and survives being killed between
+// any two of those steps. The agent door wires it to EC2, the instance metadata, the kernel and the ledger through the
+// interfaces of ports.go; which state an address may move to is decided in package ownership. It speaks no protocol
+// and knows nothing of CNI's error codes.
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// Config says how a [Node] behaves. [DefaultConfig] has the documented defaults.
+type Config struct {
+	// WarmIPTarget is how many addresses without a pod each active ENI keeps.
+	WarmIPTarget int
+	// MinimumIPTarget is how many addresses in all each active ENI keeps at least.
+	MinimumIPTarget int
+	// Cooldown is how long an address that was given back is kept for the same pod only.
+	Cooldown time.Duration
+	// ReconcileInterval is how often holds are compared with the network namespaces.
+	ReconcileInterval time.Duration
+	// MassReapDelay is how long a second look waits when more than half of the holds vanish at once: that is more
+	// often a hidden namespace folder than so many dead pods.
+	MassReapDelay time.Duration
+	// DriftInterval is how often the instance metadata is compared with what we believe.
+	DriftInterval time.Duration
+	// MaxWait bounds how long an ADD waits for EC2. Multus runs attachments one after the other inside the four
+	// minutes that kubelet gives a sandbox.
+	MaxWait time.Duration
+	// MTU that a link gets which nobody configured: a late ENI on AL2023 is DOWN.
+	// https://github.com/awslabs/amazon-eks-ami/issues/2180
+	MTU int
+	// ActiveSubnets names subnets whose pool ENIs take stock without waiting for a first pod.
+	ActiveSubnets []eni.SubnetID
+	Log           *slog.Logger
+	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
+	Uptime func() time.Duration
+	// BootID is the kernel's, to tell a tombstone of an earlier boot.
+	BootID string
+}
+
+// DefaultConfig is what an agent without configuration does. The targets carry the names and values of the Amazon VPC
+// CNI: https://github.com/aws/amazon-vpc-cni-k8s/blob/master/docs/eni-and-ip-target.md
+func DefaultConfig() Config {
+	return Config{
+		WarmIPTarget:      5,
+		MinimumIPTarget:   14,
+		Cooldown:          30 * time.Second,
+		ReconcileInterval: 10 * time.Second,
+		MassReapDelay:     30 * time.Second,
+		DriftInterval:     time.Minute,
+		MaxWait:           15 * time.Second,
+		MTU:               9001,
+		Log:               slog.New(slog.DiscardHandler),
+	}
+}
+
+// Timings that follow from EC2 rather than from taste.
+const (
+	// settleTime is how long after a write a read from EC2 may still show what was before. EC2 documents no bound;
+	// its guide asks for a back-off from a couple of seconds.
+	// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+	settleTime = 10 * time.Second
+	// confirmByEC2After is when an address that the instance metadata does not show is looked up in EC2.
+	confirmByEC2After = 5 * time.Second
+	// lossInterval is how far apart two reads must be that together decide that a held address is lost.
+	lossInterval = 5 * time.Second
+	// confirmInterval and its slow form poll the instance metadata, which costs no EC2 request.
+	confirmInterval     = 200 * time.Millisecond
+	slowConfirmInterval = time.Second
+	// windowAge is how old a read of candidates may be.
+	windowAge = 20 * time.Second
+	// reservationAge is how old the list of reservations may be.
+	reservationAge = time.Hour
+	// describeAge is the middle of the interval of the full comparison, ± half.
+	describeAge = time.Hour
+	// backoffBase and backoffCap bound the full-jitter back-off: SDK-style loops made several times the throttled
+	// calls. https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+	backoffBase = 500 * time.Millisecond
+	backoffCap  = time.Minute
+	// fullPause is how long the word of an exhausted reservation or ENI is good for those who come after. Without a
+	// waiter the next look is later and later, up to fullPauseCap.
+	fullPause    = 10 * time.Second
+	fullPauseCap = 10 * time.Minute
+)
+
+// Node is the worker's ENIs with their pools and the attachments that hold addresses. Its methods are safe for
+// concurrent use. Make it with [New], run it with [Node.Run].
+type Node struct {
+	cfg      Config
+	instance eni.Instance
+	ports    Ports
+	log      *slog.Logger
+
+	ready chan struct{} // closed when boot is done
+
+	mu         sync.Mutex
+	notReady   string // why boot is not done, for those who wait
+	limits     eni.Limits
+	ifaces     map[eni.ID]*iface
+	holds      map[attachment.Key]*hold
+	ours       map[eni.ID]map[netip.Addr]ownership.State // from the ledger, until boot knows the ENIs
+	wasActive  map[eni.ID]bool                           // likewise
+	tick       chan struct{}                             // wakes the janitor
+	described  time.Time                                 // when the last good read of all own ENIs began
+	pause      time.Time                                 // no such read before: the last one failed
+	failures   int                                       // such reads that failed in a row
+	describing chan struct{}                             // one such read at a time
+	look       chan struct{}                             // wakes the comparison with the metadata
+	suspects   map[attachment.Key]time.Time              // holds whose namespace was gone in a mass disappearance
+	spawn      func(*iface)                              // starts an ENI's worker; set by Run
+}
+
+// iface is one ENI of the worker. The fields are guarded by Node.mu but for those of its worker.
+type iface struct {
+	n      *Node
+	eni    eni.Interface
+	subnet eni.Subnet
+
+	reservations   []eni.Reservation // explicit, not static
+	reservationsAt time.Time
+	active         bool
+	link           attachment.Link // zero when the host has none
+	linkProblem    string          // e.g. two links with the ENI's MAC
+	foreignMode    string          // ipvlan mode other than l2 that somebody put the link in
+	gone           bool            // no longer attached
+
+	addrs   map[netip.Addr]*address
+	recent  map[netip.Addr]time.Time // left us lately: reads may still show them here
+	waiters []*waiter
+	failure *failure // why the last attempt to grow failed
+
+	wake chan struct{}
+	w    worker
+}
+
+// address is one address on an ENI.
+type address struct {
+	state   ownership.State
+	since   time.Time // of the state
+	written time.Time // of our last write to EC2 about it, or of its answer
+	missing time.Time // begin of the first settled read that did not show it, while held
+	seen    time.Time // begin of the last read that showed it
+	named   bool      // EC2 named it as another's: it takes none of our slots
+	key     attachment.Key
+}
+
+// hold is an attachment and what it has.
+type hold struct {
+	attachment.Attachment
+	eni      eni.ID
+	addrs    []netip.Addr
+	state    ownership.State // Held, Cooling or Lost
+	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
+	deadline time.Time       // of the cooldown
+	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
+	reported bool            // Lost was told
+}
+
+// waiter is an ADD that found no stock.
+type waiter struct {
+	hold *hold
+	done chan error // buffered; nil when the hold was granted
+}
+
+// failure is why an ENI could not grow, in words for the user.
+type failure struct {
+	reason Reason
+	text   string
+	at     time.Time
+	final  bool // trying again before something changes is of no use
+}
+
+// New makes the node of an instance from what its ledger held. Nothing is read or written until [Node.Run].
+func New(cfg Config, instance eni.Instance, ports Ports, records []Record, rebooted bool) *Node {
+	n := &Node{
+		cfg: cfg, instance: instance, ports: ports, log: cfg.Log,
+		ready:      make(chan struct{}),
+		notReady:   "starting",
+		ifaces:     map[eni.ID]*iface{},
+		holds:      map[attachment.Key]*hold{},
+		ours:       map[eni.ID]map[netip.Addr]ownership.State{},
+		wasActive:  map[eni.ID]bool{},
+		tick:       make(chan struct{}, 1),
+		describing: make(chan struct{}, 1),
+		look:       make(chan struct{}, 1),
+		suspects:   map[attachment.Key]time.Time{},
+	}
+	n.load(records, rebooted)
+	return n
+}
+
+// Run boots the node and works until ctx ends, then returns when everything it started has stopped.
+func (n *Node) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	n.mu.Lock()
+	n.spawn = func(p *iface) { wg.Go(func() { p.run(ctx) }) }
+	n.mu.Unlock()
+	if !n.boot(ctx) {
+		return
+	}
+	wg.Go(func() { n.janitor(ctx) })
+	wg.Go(func() { n.drift(ctx) })
+	<-ctx.Done()
+}
+
+// Ready is closed once the node knows its ENIs and can serve an ADD.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// poke wakes a worker or the janitor; a wake that is pending already suffices.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits for d or the end of ctx, and says which: false when ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// Status is a snapshot of the node for people.
+type Status struct {
+	Instance eni.Instance
+	ENIs     []ENIStatus
+	Holds    []HoldStatus
+	Problems []string
+}
+
+// ENIStatus is one ENI with its addresses.
+type ENIStatus struct {
+	ENI             eni.Interface
+	Subnet          eni.Subnet
+	Link            attachment.Link
+	Managed, Active bool
+	Slots           int
+	Addresses       []AddressStatus
+}
+
+// AddressStatus is one address.
+type AddressStatus struct {
+	Addr   netip.Addr
+	State  ownership.State
+	Holder attachment.Key
+}
+
+// HoldStatus is one attachment.
+type HoldStatus struct {
+	attachment.Attachment
+	ENI       eni.ID
+	Addresses []netip.Addr
+	State     ownership.State
+	Visible   bool
+}
+
+// Status describes the node as it is now, ENIs by card and device index, addresses and attachments in order.
+func (n *Node) Status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := Status{Instance: n.instance}
+	select {
+	case <-n.ready:
+	default:
+		s.Problems = append(s.Problems, "not ready: "+n.notReady)
+	}
+	for _, p := range n.sorted() {
+		managed, why := p.managed()
+		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: p.active, Slots: n.limits.SecondarySlots()}
+		for addr, a := range p.addrs {
+			e.Addresses = append(e.Addresses, AddressStatus{addr, a.state, a.key})
+		}
+		slices.SortFunc(e.Addresses, func(a, b AddressStatus) int { return a.Addr.Compare(b.Addr) })
+		s.ENIs = append(s.ENIs, e)
+		s.Problems = append(s.Problems, p.problems(managed, why)...)
+	}
+	for _, h := range n.holds {
+		s.Holds = append(s.Holds, HoldStatus{h.Attachment, h.eni, h.addrs, h.state, h.visible})
+		if h.state == ownership.Held && !h.visible {
+			s.Problems = append(s.Problems, fmt.Sprintf(
+				"the network namespace %s of %s cannot be seen by the agent, so only a DEL frees %v; mount its folder into the agent", h.Netns.Path, h.Key, h.addrs))
+		}
+	}
+	slices.SortFunc(s.Holds, func(a, b HoldStatus) int {
+		return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.IfName, b.IfName))
+	})
+	return s
+}
+
+func (p *iface) problems(managed bool, why string) []string {
+	var out []string
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if p.active && !managed {
+		say("%s %s", p, why)
+	}
+	if p.linkProblem != "" {
+		say("%s: %s", p, p.linkProblem)
+	}
+	if p.active && p.link.Index == 0 {
+		say("%s has no link with MAC %s on this host", p, p.eni.MAC)
+	}
+	if p.foreignMode != "" {
+		say("%s: its link %s carries ipvlan children in mode %s", p, p.link.Name, p.foreignMode)
+	}
+	if p.failure != nil {
+		say("%s", p.failure.text)
+	}
+	if lost := p.inState(ownership.Lost); len(lost) > 0 {
+		say("EC2 no longer has %v on %s though pods use them", lost, p)
+	}
+	return out
+}
+
+// differs says what the metadata shows otherwise than we believe, among what we have not written about lately, since
+// the metadata is behind. It notes what it sees of foreign addresses. The caller holds n.mu.
+func (n *Node) differs(ifs []eni.Interface) string {
+	now := time.Now()
+	what := ""
+	for _, i := range ifs {
+		p := n.ifaces[i.ID]
+		if p == nil {
+			what = fmt.Sprintf("%s is new", i.ID)
+			continue
+		}
+		for addr, a := range p.addrs {
+			settled := now.Sub(a.written) > settleTime && now.Sub(a.since) > settleTime
+			shown := slices.Contains(i.Secondary, addr)
+			if shown && a.state == ownership.Foreign {
+				a.seen = now
+			}
+			if settled && addr.Is4() && shown == (a.state == ownership.Lost) {
+				what = fmt.Sprintf("%s of %s (%s)", addr, i.ID, a.state)
+			}
+		}
+		for _, addr := range i.Secondary {
+			if p.addrs[addr] == nil && now.Sub(p.recent[addr]) > settleTime {
+				what = fmt.Sprintf("%s on %s is new", addr, i.ID)
+			}
+		}
+	}
+	for id, p := range n.ifaces {
+		if !p.gone && !slices.ContainsFunc(ifs, func(i eni.Interface) bool { return i.ID == id }) {
+			what = fmt.Sprintf("%s is missing", id)
+		}
+	}
+	return what
+}
