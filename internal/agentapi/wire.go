@@ -3,7 +3,8 @@
 
 // Package agentapi is the protocol between the CNI plugins and the node agent: one JSON request and one JSON response
 // on a unix socket, one exchange per connection. The plugins use [Client], the agent [Server]. It knows how to talk,
-// not what to answer; rules about addresses do not belong here. Standard library only: the plugins link it.
+// not what to answer; rules about addresses do not belong here. The plugins link it, so it imports the standard library
+// and x/sys alone.
 package agentapi
 
 import (
@@ -48,12 +49,12 @@ type Request struct {
 }
 
 // Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;
-// del and check answer by an empty response.
+// del answers by an empty response, check by an empty one or by Add.
 type Response struct {
 	// Version of the agent.
 	Version int       `json:"version"`
 	Error   *Error    `json:"error,omitempty"`
-	Add     *AddReply `json:"add,omitempty"` // add and eni
+	Add     *AddReply `json:"add,omitempty"` // add and eni; check, so that the client can compare the ENI
 	Status  *Status   `json:"status,omitempty"`
 }
 

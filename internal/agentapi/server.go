@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package agentapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxRequest bounds what a client may send; a real request is below 2 KiB.
+	maxRequest = 64 << 10
+	// defaultConnections leaves room for every pod of the largest node (737) to have an ADD waiting.
+	defaultConnections = 1024
+	// peerTimeout is how long a peer may take for what needs no thought: to send its request, to take the response, to
+	// close. Plugins do each within milliseconds.
+	peerTimeout = 5 * time.Second
+)
+
+// Handler answers requests. Both methods are called from many goroutines.
+type Handler interface {
+	// Handle answers req; its ctx ends with the client's patience, when the client goes away, and when the server
+	// stops. Version of the response is filled in.
+	Handle(ctx context.Context, req Request) Response
+	// Undelivered is told of a response that the client has not read: what was allocated is nobody's.
+	Undelivered(req Request, resp Response)
+}
+
+// Server answers plugins on a unix socket. The zero value is ready.
+type Server struct {
+	// Version is the protocol version to speak; 0 means [Version].
+	Version int
+	// Connections is how many are served at a time, the rest waits; 0 means 1024.
+	Connections int
+	// Log is told of connections that were not served; nil means nobody.
+	Log *slog.Logger
+}
+
+// Serve answers on ln until ctx ends, then closes ln, ends the requests in flight and returns nil once all are
+// answered. Peers in another network namespace than ln's are refused.
+func (s *Server) Serve(ctx context.Context, ln net.Listener, h Handler) error {
+	home, err := namespaceOf(ln)
+	if err != nil {
+		return fmt.Errorf("find the network namespace of %s: %w", ln.Addr(), err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
+	limit := s.Connections
+	if limit == 0 {
+		limit = defaultConnections
+	}
+	var served sync.WaitGroup
+	defer served.Wait()
+	for slots := make(chan struct{}, limit); ; {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, acceptErr := accept(ctx, ln)
+		if acceptErr != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept on %s: %w", ln.Addr(), acceptErr)
+		}
+		served.Go(func() {
+			defer func() { <-slots }()
+			defer func() { _ = conn.Close() }() // nothing is left to be written
+			if refused := admit(conn, home); refused != nil {
+				s.refuse(conn, CodeInternal, refused)
+				return
+			}
+			s.serve(ctx, conn, h)
+		})
+	}
+}
+
+// accept waits for the next connection and rides out a shortage of file descriptors.
+func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
+	for {
+		conn, err := ln.Accept()
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) && !errors.Is(err, syscall.ECONNABORTED) {
+			return conn, err
+		}
+		select {
+		case <-time.After(longestPause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// serve is one connection: read the request, answer it, see whether the answer was read.
+func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
+	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
+	var req Request
+	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
+		s.refuse(conn, CodeDecode, fmt.Errorf("request is not JSON of at most %d bytes: %w", maxRequest, err))
+		return
+	}
+	if own := orDefault(s.Version); !serves(own, req.Version) {
+		e := versionError(req.Version, own)
+		s.refuse(conn, e.Code, e)
+		return
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if req.TimeoutMillis > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.TimeoutMillis)*time.Millisecond)
+		defer cancel()
+	}
+	left := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, conn) // a client says nothing more: this ends when it closes
+		left <- err
+		cancel()
+	}()
+	resp := h.Handle(ctx, req)
+	resp.Version = orDefault(s.Version)
+	err := send(conn, resp)
+	// Closing with unread data resets a unix stream, so the peer's close tells whether it has read the response
+	// (net/unix/af_unix.c, unix_release_sock). A peer that neither reads nor closes is taken to be slow.
+	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
+	if closed := <-left; err == nil && closed != nil && !errors.Is(closed, os.ErrDeadlineExceeded) {
+		err = closed
+	}
+	if err != nil {
+		h.Undelivered(req, resp)
+	}
+}
+
+// refuse answers an error that no handler has seen.
+func (s *Server) refuse(conn net.Conn, code uint, reason error) {
+	if s.Log != nil {
+		s.Log.Warn("refused a connection", "socket", conn.LocalAddr().String(), "reason", reason)
+	}
+	_ = send(conn, Response{Version: orDefault(s.Version), Error: &Error{Code: code, Message: reason.Error()}})
+}
+
+func send(conn net.Conn, resp Response) error {
+	msg, err := json.Marshal(resp)
+	if err != nil {
+		return fmt.Errorf("encode the response: %w", err)
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(peerTimeout))
+	_, err = conn.Write(append(msg, '\n'))
+	return err
+}
