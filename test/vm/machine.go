@@ -65,7 +65,7 @@ func runMachine(ctx context.Context, c config, k kernel, accel string, stdout, s
 	if err != nil {
 		why += ": " + err.Error()
 	}
-	return 0, fmt.Errorf("%s; its console ended with:\n%s", why, tail(filepath.Join(dir, "console"), 40))
+	return 0, fmt.Errorf("%s; its console ended with:\n%s", why, tail(filepath.Join(dir, "console"), 80))
 }
 
 // qemu runs the virtual machine until it powers off. Its three serial ports write to three pipes of ours.

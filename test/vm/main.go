@@ -30,8 +30,9 @@ import (
 const exitBroken = 125
 
 const usage = `usage: vm [flags] PROGRAM [ARGUMENT…]
+       vm [flags] -where | -fetch
 
-Runs a static PROGRAM where ipvlan works: directly in namespaces, or in a virtual machine.
+Runs PROGRAM where ipvlan works: directly in namespaces, or in a virtual machine (static programs only).
 
 `
 
@@ -46,6 +47,7 @@ type config struct {
 	ship     []string      // absolute paths the program needs besides itself
 	env      []string      // NAME=VALUE for the program
 	verbose  bool
+	only     string   // "where" or "fetch": answer or prepare, and run nothing
 	argv     []string // absolute program, then its arguments
 	dir      string   // working directory
 }
@@ -79,21 +81,34 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return status
 }
 
-// run decides where the program runs, says so, and runs it there.
-func (c config) run(ctx context.Context, stdout, stderr io.Writer) (int, error) {
-	where, reason := c.where, "as asked"
-	if where == "auto" {
-		where, reason = "host", "root on a kernel with ipvlan"
-		if err := probe(); err != nil {
-			where, reason = "vm", err.Error()
-		}
+// choose decides where the program runs, and why.
+func (c config) choose() (where, reason string) {
+	if c.where != "auto" {
+		return c.where, "as asked"
 	}
-	if where == "host" {
+	if err := probe(); err != nil {
+		return "vm", err.Error()
+	}
+	return "host", "root on a kernel with ipvlan"
+}
+
+// run runs the program where it can, and says where that is.
+func (c config) run(ctx context.Context, stdout, stderr io.Writer) (int, error) {
+	where, reason := c.choose()
+	if c.only == "where" {
+		fmt.Fprintf(stderr, "vm: %s\n", reason)
+		_, err := fmt.Fprintln(stdout, where)
+		return 0, err
+	}
+	if where == "host" && c.only == "" {
 		fmt.Fprintf(stderr, "vm: running in namespaces of this host (%s)\n", reason)
 		return runDirect(ctx, c, stdout, stderr)
 	}
 	k, err := findKernel(ctx, c.kernel, c.cache, stderr)
-	if err != nil {
+	if err != nil || c.only == "fetch" {
+		return 0, err
+	}
+	if err := checkStatic(c.argv[0]); err != nil {
 		return 0, err
 	}
 	accel := chooseAccel(ctx, c, k)
@@ -130,10 +145,12 @@ func parse(args, environ []string, stderr io.Writer) (config, error) {
 	fs.Var(&ship, "ship", "file or folder that the program needs, at its own path (repeatable)")
 	fs.Var(&env, "env", "NAME or NAME=VALUE for the program (repeatable); MULTUS_VPC_* and GO* are always passed")
 	fs.BoolVar(&c.verbose, "v", false, "print timings")
+	fs.BoolFunc("where", "print where a program would run, host or vm, and why on standard error; run nothing", c.chooseOnly("where"))
+	fs.BoolFunc("fetch", "download what a run in the virtual machine needs; run nothing", c.chooseOnly("fetch"))
 	if err := fs.Parse(args); err != nil {
 		return c, err
 	}
-	if fs.NArg() == 0 {
+	if fs.NArg() == 0 && c.only == "" {
 		fs.Usage()
 		return c, errors.New("no program given")
 	}
@@ -144,6 +161,10 @@ func parse(args, environ []string, stderr io.Writer) (config, error) {
 	return c, c.resolve(fs.Args(), ship)
 }
 
+func (c *config) chooseOnly(what string) func(string) error {
+	return func(string) error { c.only = what; return nil }
+}
+
 // resolve makes every path of the run absolute.
 func (c *config) resolve(argv, ship []string) (err error) {
 	if c.dir, err = os.Getwd(); err != nil {
@@ -151,6 +172,9 @@ func (c *config) resolve(argv, ship []string) (err error) {
 	}
 	if c.cache, err = filepath.Abs(c.cache); err != nil {
 		return err
+	}
+	if c.only != "" {
+		return nil
 	}
 	program, err := filepath.Abs(argv[0])
 	if err != nil {
@@ -171,7 +195,8 @@ func (c *config) resolve(argv, ship []string) (err error) {
 		}
 		c.ship = append(c.ship, abs)
 	}
-	return checkStatic(program)
+	_, err = os.Stat(program)
+	return err
 }
 
 // environment is what the program gets: a fixed PATH and HOME, the variables of this project and of Go's runtime, and

@@ -135,7 +135,6 @@ func TestParseRefuses(t *testing.T) {
 		{"no program", nil, "no program"},
 		{"unknown place", []string{"-in", "cloud", static}, "want auto, host or vm"},
 		{"missing program", []string{"/nonexistent"}, "no such file"},
-		{"dynamic program", []string{"/bin/bash"}, "CGO_ENABLED=0"},
 		{"missing payload", []string{"-ship", "/nonexistent", static}, "ship /nonexistent"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -144,6 +143,21 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, test.want)
 			}
 		})
+	}
+}
+
+func TestDynamicProgramIsRefused(t *testing.T) {
+	if err := checkStatic("/bin/sh"); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") {
+		t.Errorf("/bin/sh: got %v, want an error with the remedy", err)
+	}
+	busybox, err := findBusybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{busybox, "main.go"} {
+		if err := checkStatic(program); err != nil {
+			t.Errorf("%s: %v", program, err)
+		}
 	}
 }
 

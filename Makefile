@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The multus-vpc authors
+#
+# An index: `make help` lists it. The work is in scripts/ and in the Go programs under test/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The programs of the suite that exist so far: folders with a main.go.
+DOORS := $(patsubst %/main.go,./%,$(wildcard $(addsuffix /main.go, \
+	plugins/* agent initcontainer sidecar injector vpcctl vpclab)))
+STATIC := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+SUITE = MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/suite
+
+##@ Everyday
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup-demo build ## Watch two workers, their ENIs and their pods: the README's story, on this machine
+	@scripts/demo.sh
+
+.PHONY: build
+build: ## Build static binaries into bin/
+	@mkdir -p bin
+	@$(STATIC) -o bin/ $(DOORS)
+
+.PHONY: test check
+test: setup-test build lint test-tools mutants ## All checks: lint, tests here, tests that need ipvlan, mutants
+	@$(SUITE)
+check: test ## The same as test
+
+##@ Parts of test
+
+.PHONY: lint
+lint: ## gofumpt, vet, shadow, errorlint, staticcheck
+	@scripts/lint.sh
+
+.PHONY: test-unit
+test-unit: build test-tools ## Tests that run on this host, with -race -shuffle=on
+	@$(SUITE) host
+
+.PHONY: test-vm
+test-vm: build test-tools ## Tests that need ipvlan, in namespaces or in a virtual machine
+	@$(SUITE) ipvlan
+
+.PHONY: mutants
+mutants: build test-tools ## Break the agent on purpose, one fault at a time: the demo must notice each
+	@.cache/mutants
+
+##@ More
+
+.PHONY: bench
+bench: build test-tools ## Benchmarks, beside the reference plugins in one run
+	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@scripts/fuzz.sh
+
+.PHONY: fresh
+fresh: ## What a newcomer sees: new clone, empty caches, the demo twice, with times
+	@scripts/fresh.sh
+
+.PHONY: setup
+setup: setup-test ## Install what the demo and the tests need (Debian, as root), or say what is missing
+
+.PHONY: clean
+clean: ## Remove what was built here (downloads stay in ~/.cache/multus-vpc)
+	@rm -rf bin dist .cache
+
+.PHONY: setup-demo setup-test test-tools
+setup-demo:
+	@scripts/setup.sh demo
+setup-test:
+	@scripts/setup.sh test
+test-tools:
+	@mkdir -p .cache
+	@CGO_ENABLED=0 go build -o .cache/ ./test/vm ./test/suite $(patsubst %/main.go,./%,$(wildcard test/mutants/main.go))

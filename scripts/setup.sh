@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The multus-vpc authors
+#
+# Makes sure that this machine has what the demo (setup.sh demo) or all tests (setup.sh test) need. On Debian, as root,
+# it installs the missing packages and prints the package manager's own time apart. Elsewhere it prints what is missing
+# and exits 2 before it changes anything.
+. "$(dirname "$0")/env.sh"
+
+runner=.cache/vm
+missing=()
+
+# need PACKAGE CHECK… notes the package when the check fails.
+need() {
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+static_busybox() { [[ -x /bin/busybox || -x /usr/bin/busybox || -x /usr/bin/busybox.static ]]; }
+c_library() { gcc -E -x c - <<<'#include <stdlib.h>'; }
+debian_cli() { [[ -x /usr/bin/aws ]]; } # tests want this one, not one that a version manager put first on PATH
+
+if ! command -v go >/dev/null; then
+  say "needs Go $(awk '/^go /{print $2}' go.mod) or newer: https://go.dev/dl/"
+  exit 2
+fi
+mkdir -p .cache
+CGO_ENABLED=0 go build -o "$runner" ./test/vm
+where=$("$runner" -where 2>/dev/null)
+
+PATH=$PATH:/usr/sbin:/sbin
+if [[ $where == vm || $1 == test ]]; then # the runner's own tests boot a machine in any case
+  need qemu-system-x86 command -v qemu-system-x86_64
+  need busybox-static static_busybox
+  need kmod command -v depmod
+  need e2fsprogs command -v mke2fs
+fi
+if [[ $1 == test ]]; then
+  need gcc command -v gcc # the race detector needs cgo
+  need libc6-dev c_library
+  need awscli debian_cli
+fi
+
+# apt runs the package manager and adds up its time.
+spent=0
+apt() {
+  local start=$EPOCHREALTIME
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >&2 || return
+  spent=$(awk -v a="$start" -v b="$EPOCHREALTIME" -v s="$spent" 'BEGIN { printf "%.1f", s + b - a }')
+}
+
+if ((${#missing[@]})); then
+  if [[ $EUID != 0 || ! -e /etc/debian_version ]]; then
+    say "this machine lacks (names of Debian packages): ${missing[*]}"
+    [[ ! -e /etc/debian_version ]] || say "as root: apt-get update && apt-get install --no-install-recommends ${missing[*]}"
+    exit 2
+  fi
+  say "installing ${missing[*]}"
+  install=(install --no-install-recommends -y "${missing[@]}")
+  # Lists that are absent or too old name packages that the archive no longer has.
+  if ! apt-cache show "${missing[@]}" >/dev/null 2>&1 || ! apt "${install[@]}"; then
+    apt update
+    apt "${install[@]}"
+  fi
+fi
+
+if [[ $where == vm || $1 == test ]]; then
+  start=$EPOCHREALTIME
+  if ! "$runner" -fetch 2>.cache/fetch.log; then
+    [[ $EUID == 0 && -e /etc/debian_version ]] || { cat .cache/fetch.log >&2; exit 2; }
+    apt update
+    "$runner" -fetch
+  fi
+  say "kernel for the virtual machine: $(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s"
+fi
+say "package manager: $spent s"
