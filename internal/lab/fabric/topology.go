@@ -36,6 +36,9 @@ type Subnet struct {
 // Worker is an instance: a network namespace, see [Fabric.Netns].
 type Worker struct {
 	Name string
+	// Local are addresses on the worker's loopback link, for services that the lab runs inside its namespace (the
+	// instance metadata). They are set when the worker is made.
+	Local []netip.Addr
 }
 
 // ENI is an attached network interface: a link in its worker's namespace.

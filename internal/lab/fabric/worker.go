@@ -41,7 +41,7 @@ func (f *Fabric) addWorkers(ctx context.Context, workers []Worker) error {
 		if err != nil {
 			return err
 		}
-		if err := prepareWorker(path); err != nil {
+		if err := prepareWorker(path, w.Local); err != nil {
 			return errors.Join(fmt.Errorf("prepare worker %s: %w", w.Name, err), netns.Delete(f.name(w.Name)))
 		}
 		f.workers[w.Name] = true
@@ -49,7 +49,7 @@ func (f *Fabric) addWorkers(ctx context.Context, workers []Worker) error {
 	})
 }
 
-func prepareWorker(path string) error {
+func prepareWorker(path string, local []netip.Addr) error {
 	if err := netns.Do(path, func() error { return writeSysctls(workerSysctls()) }); err != nil {
 		return err
 	}
@@ -58,7 +58,13 @@ func prepareWorker(path string) error {
 		return err
 	}
 	defer h.Close()
-	return h.LinkSetUp(&netlink.Dummy{LinkAttrs: lo()})
+	loopback := &netlink.Dummy{LinkAttrs: lo()}
+	for _, a := range local {
+		if err := h.AddrAdd(loopback, &netlink.Addr{IPNet: ipNet(single(a))}); err != nil {
+			return fmt.Errorf("add %s to lo: %w", a, err)
+		}
+	}
+	return h.LinkSetUp(loopback)
 }
 
 // removeWorkers removes the namespaces of workers that are not listed.
