@@ -45,7 +45,7 @@ func stream(ctx context.Context, t *tally, stderr io.Writer, cmd *exec.Cmd) erro
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		return err
 	}
 	err = errors.Join(t.read(out), cmd.Wait())

@@ -53,10 +53,10 @@ func runIPVlan(ctx context.Context, o options, t *tally, stderr io.Writer) (err 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	p := plan{Converter: filepath.Join(work, "test2json"), Steps: steps}
-	if err := compile(ctx, p, work); err != nil {
+	if err = compile(ctx, p, work); err != nil {
 		return err
 	}
-	if err := p.choose(ctx, stderr); err != nil {
+	if err = p.choose(ctx, stderr); err != nil {
 		return err
 	}
 	ship := slices.Concat(o.ship, []string{work, o.self})

@@ -72,7 +72,7 @@ func runDirect(ctx context.Context, c config, stdout, stderr io.Writer) (status 
 	if err != nil {
 		return 0, err
 	}
-	if err := os.WriteFile(file, data, 0o600); err != nil {
+	if err = os.WriteFile(file, data, 0o600); err != nil {
 		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, self, insideArg, file)

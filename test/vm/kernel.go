@@ -69,10 +69,10 @@ func findInFolder(ctx context.Context, name, cache string) (kernel, error) {
 	err = once(dir, func(tmp string) error {
 		for _, part := range []string{filepath.Join("boot", filepath.Base(k.image)), filepath.Join("lib/modules", k.version)} {
 			target := filepath.Dir(filepath.Join(tmp, part))
-			if err := os.MkdirAll(target, 0o755); err != nil {
+			if err = os.MkdirAll(target, 0o755); err != nil {
 				return err
 			}
-			if err := command(ctx, tmp, "cp", "-rL", filepath.Join(abs, part), target); err != nil {
+			if err = command(ctx, tmp, "cp", "-rL", filepath.Join(abs, part), target); err != nil {
 				return err
 			}
 		}
@@ -111,22 +111,22 @@ func download(ctx context.Context, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := command(ctx, dir, "apt-get", "download", "-q", pkg); err != nil {
+	if err = command(ctx, dir, "apt-get", "download", "-q", pkg); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != 1 {
 		return fmt.Errorf("apt-get download %s left %d packages", pkg, len(debs))
 	}
-	if err := command(ctx, dir, "dpkg-deb", "-x", debs[0], dir); err != nil {
+	if err = command(ctx, dir, "dpkg-deb", "-x", debs[0], dir); err != nil {
 		return err
 	}
-	if err := os.Remove(debs[0]); err != nil {
+	if err = os.Remove(debs[0]); err != nil {
 		return err
 	}
 	// Newer packages have their modules under /usr (https://wiki.debian.org/UsrMerge).
-	if _, err := os.Stat(filepath.Join(dir, "lib")); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
+	if _, err = os.Stat(filepath.Join(dir, "lib")); errors.Is(err, fs.ErrNotExist) {
+		if err = os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
 			return err
 		}
 	}
@@ -159,10 +159,10 @@ func dependency(ctx context.Context, name string) (string, error) {
 // once makes dir by fill unless it exists. Processes that want the same folder wait for one another, and a folder
 // that exists is complete.
 func once(dir string, fill func(tmp string) error) (err error) {
-	if _, err := os.Stat(dir); err == nil {
+	if _, err = os.Stat(dir); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	if err = os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
 	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
@@ -170,10 +170,10 @@ func once(dir string, fill func(tmp string) error) (err error) {
 		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); err == nil {
+	if _, err = os.Stat(dir); err == nil {
 		return nil
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "unpack-")

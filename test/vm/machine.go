@@ -40,13 +40,13 @@ func runMachine(ctx context.Context, c config, k kernel, accel string, stdout, s
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	staging := filepath.Join(dir, "payload")
-	if err := os.Mkdir(staging, 0o755); err != nil {
+	if err = os.Mkdir(staging, 0o755); err != nil {
 		return 0, err
 	}
-	if err := makePayload(ctx, filepath.Join(dir, "payload.img"), staging, c.ship); err != nil {
+	if err = makePayload(ctx, filepath.Join(dir, "payload.img"), staging, c.ship); err != nil {
 		return 0, err
 	}
-	if err := makeInitramfs(filepath.Join(dir, "initramfs"), c, k); err != nil {
+	if err = makeInitramfs(filepath.Join(dir, "initramfs"), c, k); err != nil {
 		return 0, err
 	}
 	prepared := time.Now()
@@ -83,15 +83,15 @@ func qemu(ctx context.Context, c config, k kernel, accel, dir string, stdout, st
 	var answered bytes.Buffer
 	var copies sync.WaitGroup
 	for i, sink := range []io.Writer{stdout, stderr, &answered} {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return "", err
+		r, w, pipeErr := os.Pipe()
+		if pipeErr != nil {
+			return "", pipeErr
 		}
 		defer w.Close()
 		copies.Go(func() {
 			defer r.Close()
-			if _, err := io.Copy(sink, r); err != nil {
-				fmt.Fprintln(stderr, "vm: output:", err)
+			if _, copyErr := io.Copy(sink, r); copyErr != nil {
+				fmt.Fprintln(stderr, "vm: output:", copyErr)
 			}
 		})
 		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
@@ -131,7 +131,7 @@ func makeInitramfs(file string, c config, k kernel) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(checkStatic(self), checkStatic(busybox)); err != nil {
+	if err = errors.Join(checkStatic(self), checkStatic(busybox)); err != nil {
 		return err
 	}
 	data, err := json.Marshal(job{Argv: c.argv, Dir: c.dir, Env: c.env, Machine: true, Ship: c.ship, Modules: tree.load})

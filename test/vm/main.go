@@ -182,15 +182,15 @@ func (c *config) resolve(argv, ship []string) (err error) {
 	}
 	c.argv = append([]string{program}, argv[1:]...)
 	c.ship = []string{program}
-	if _, err := os.Stat("testdata"); err == nil {
+	if _, err = os.Stat("testdata"); err == nil {
 		c.ship = append(c.ship, filepath.Join(c.dir, "testdata"))
 	}
 	for _, s := range ship {
-		abs, err := filepath.Abs(s)
-		if err != nil {
+		var abs string
+		if abs, err = filepath.Abs(s); err != nil {
 			return err
 		}
-		if _, err := os.Stat(abs); err != nil {
+		if _, err = os.Stat(abs); err != nil {
 			return fmt.Errorf("ship %s: %w", s, err)
 		}
 		c.ship = append(c.ship, abs)

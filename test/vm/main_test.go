@@ -35,10 +35,10 @@ func TestMachineRunsAProgramAsThisHostWould(t *testing.T) {
 		t.Fatal(err)
 	}
 	shipped := filepath.Join(t.TempDir(), "folder with space")
-	if err := os.MkdirAll(shipped, 0o755); err != nil {
+	if err = os.MkdirAll(shipped, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(shipped, "note"), []byte("from the host\n"), 0o644); err != nil {
+	if err = os.WriteFile(filepath.Join(shipped, "note"), []byte("from the host\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	script := `pwd; cat "$1/note"; echo "$MULTUS_VPC_QUOTES"; echo to stderr >&2; ip link add p0 type veth peer name p1 && echo veth; exit 7`
@@ -46,7 +46,7 @@ func TestMachineRunsAProgramAsThisHostWould(t *testing.T) {
 	cmd.Env = append(os.Environ(), `MULTUS_VPC_QUOTES=it's "quoted" $HOME`)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
+	if err = cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
 		t.Fatalf("exit status: got %v, want 7\n%s", err, &stderr)
 	}
 	dir, err := os.Getwd()
@@ -203,15 +203,15 @@ func TestFolderWithoutIndexIsCopiedNotTouched(t *testing.T) {
 	}
 	folder := t.TempDir()
 	for _, dir := range []string{"boot", "lib/modules"} {
-		if err := os.MkdirAll(filepath.Join(folder, dir), 0o755); err != nil {
+		if err = os.MkdirAll(filepath.Join(folder, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(k.image, filepath.Join(folder, "boot", filepath.Base(k.image))); err != nil {
+	if err = os.Symlink(k.image, filepath.Join(folder, "boot", filepath.Base(k.image))); err != nil {
 		t.Fatal(err)
 	}
 	bare := filepath.Join(folder, "lib/modules", k.version)
-	if err := os.CopyFS(bare, os.DirFS(k.modules)); err != nil {
+	if err = os.CopyFS(bare, os.DirFS(k.modules)); err != nil {
 		t.Fatal(err)
 	}
 	indexes, err := filepath.Glob(filepath.Join(bare, "modules.*"))
@@ -220,7 +220,7 @@ func TestFolderWithoutIndexIsCopiedNotTouched(t *testing.T) {
 	}
 	for _, index := range indexes {
 		if base := filepath.Base(index); base != "modules.builtin" && base != "modules.order" {
-			if err := os.Remove(index); err != nil {
+			if err = os.Remove(index); err != nil {
 				t.Fatal(err)
 			}
 		}
