@@ -1,7 +1,7 @@
-//go:build ipvlan
-
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
+
+//go:build ipvlan
 
 package main
 
