@@ -194,8 +194,13 @@ func once(dir string, fill func(tmp string) error) (err error) {
 	return os.Rename(tmp, dir)
 }
 
+// command runs a program of this host in dir. Those in sbin are found although they are not on every user's PATH.
 func command(ctx context.Context, dir, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
+	program := name
+	if _, err := exec.LookPath(name); err != nil {
+		program = filepath.Join("/usr/sbin", name)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

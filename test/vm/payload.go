@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 )
@@ -37,16 +36,8 @@ func makePayload(ctx context.Context, image, staging string, paths []string) err
 	}
 	const spare = 64 << 20
 	mb := (bytes+bytes/8+count*8192+spare)>>20 + 1
-	return command(ctx, filepath.Dir(image), mke2fs(), "-q", "-F", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0",
+	return command(ctx, filepath.Dir(image), "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0",
 		"-b", "4096", "-N", strconv.FormatInt(count+4096, 10), "-d", staging, image, strconv.FormatInt(mb, 10)+"M")
-}
-
-// mke2fs is in sbin, which is not on every user's PATH.
-func mke2fs() string {
-	if path, err := exec.LookPath("mke2fs"); err == nil {
-		return path
-	}
-	return "/usr/sbin/mke2fs"
 }
 
 // stage puts one file under the staging folder, by a hard link where that works. It returns the bytes it takes.
