@@ -51,8 +51,8 @@ func (tx *change) attach(e ENI, i Instance, card, index int, deleteOnTermination
 		return ENI{}, Errorf("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", e.ID)
 	}
 	if e.AZ != i.AZ {
-		// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html: "must be in the same Availability Zone".
-		// unverified: code and wording.
+		// "must be in the same Availability Zone": https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html.
+		// Code and wording as users report them.
 		return ENI{}, errCombination(
 			"You may not attach a network interface to an instance if they are not in the same availability zone")
 	}
@@ -78,7 +78,7 @@ func (tx *change) attach(e ENI, i Instance, card, index int, deleteOnTermination
 		}
 	}
 	if all+1 > t.Interfaces() || onCard+1 > t.InterfacesPerCard {
-		// https://github.com/aws/amazon-vpc-cni-k8s/issues/1404; unverified: that a full card is worded alike.
+		// https://github.com/cilium/cilium/issues/15877; unverified: that a full card is worded alike.
 		return ENI{}, Errorf("AttachmentLimitExceeded", "Interface count %d exceeds the limit for %s", all+1, t.Name)
 	}
 	if len(e.IPv4())+len(e.Prefixes) > t.IPv4PerInterface {
@@ -103,7 +103,7 @@ func (tx *change) indexTakenOnAnyCard(instanceID string, index int) bool {
 	return false
 }
 
-// https://github.com/aws/amazon-vpc-cni-k8s/issues/1094 and https://github.com/cilium/cilium/pull/42512
+// https://github.com/hashicorp/terraform-provider-aws/pull/906
 func errIndexTaken(instanceID string, index int) *APIError {
 	return InvalidValue("Instance '%s' already has an interface attached at device index '%d'.", instanceID, index)
 }
@@ -122,7 +122,8 @@ func (c *Cloud) DetachNetworkInterface(now time.Time, attachmentID string) error
 				continue
 			}
 			if e.Attachment.IsPrimary() {
-				// https://github.com/hashicorp/terraform/issues/2767
+				// "You can't detach a primary network interface": https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html.
+				// Users report this wording; unverified: that no network card index stands in it today.
 				return Errorf("OperationNotPermitted", "The network interface at device index 0 cannot be detached.")
 			}
 			e.Attachment = nil

@@ -185,7 +185,7 @@ func (c *Cloud) DeleteNetworkInterface(now time.Time, id string) error {
 			return err
 		}
 		if e.Attachment != nil {
-			// https://github.com/hashicorp/terraform-provider-aws/issues/1671 and many more.
+			// https://github.com/gruntwork-io/cloud-nuke/issues/431
 			return InvalidValue("Network interface '%s' is currently in use.", id)
 		}
 		return tx.removeENI(e)

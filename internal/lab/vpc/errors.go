@@ -39,7 +39,8 @@ func InvalidValue(format string, args ...any) *APIError {
 
 // The refusals that more than one call gives. Each names where its wording was seen.
 
-// The API reference has the code; the message is in https://github.com/aws/amazon-vpc-cni-k8s/issues/3010 and many more.
+// The VPC CNI takes the ID out of this message (badENIID):
+// https://github.com/aws/amazon-vpc-cni-k8s/blob/master/pkg/awsutils/awsutils.go
 func errENINotFound(id string) *APIError {
 	return Errorf("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '%s' does not exist", id)
 }
@@ -57,19 +58,21 @@ func errSubnetNotFound(id string) *APIError {
 	return Errorf("InvalidSubnetID.NotFound", "The subnet ID '%s' does not exist", id)
 }
 
-// The brackets list the taken addresses; Cilium and others read them with a regular expression.
-// https://github.com/cilium/cilium/blob/main/pkg/aws/ec2/ec2.go
+// The brackets list the taken addresses, separated by ", "; Cilium and others read them with a regular expression. The
+// wording stands in the documentation of Ansible's module:
+// https://github.com/ansible/ansible/blob/stable-2.9/lib/ansible/modules/cloud/amazon/ec2_eni.py
 func errMoveNotAllowed[T fmt.Stringer](taken []T) *APIError {
 	return InvalidValue("[%s] assigned, but move is not allowed.", joined(taken))
 }
 
-// https://github.com/aws/amazon-vpc-cni-k8s/issues/1791
+// RunInstances names the address: https://github.com/JamesWoolfenden/terraform-aws-cassandra/issues/18.
+// unverified: that the other calls do not.
 func errOutsideSubnet() *APIError {
 	return InvalidValue("Address does not fall within the subnet's address range")
 }
 
 // The five addresses: https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html. EC2 words it differently
-// in AssignPrivateIpAddresses and where an ENI is created.
+// in AssignPrivateIpAddresses and where an ENI is created. Users report both; unverified: where each one ends.
 func errReservedOnAssign(a netip.Addr) *APIError {
 	return InvalidValue("Address %s is in subnet's reserved range.", a)
 }
@@ -78,7 +81,7 @@ func errReservedOnCreate(a netip.Addr) *APIError {
 	return InvalidValue("Address %s is in subnet's reserved address range", a)
 }
 
-// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html (PrivateIpAddressLimitExceeded)
+// https://github.com/aws/amazon-vpc-cni-k8s/issues/989
 func errAddressLimit() *APIError {
 	return Errorf("PrivateIpAddressLimitExceeded", "Number of private addresses will exceed limit.")
 }
@@ -88,28 +91,29 @@ func errIPv6Limit() *APIError {
 	return Errorf("PrivateIpAddressLimitExceeded", "Number of IPv6 addresses will exceed limit.")
 }
 
-// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html (InsufficientFreeAddressesInSubnet)
+// https://github.com/aws/amazon-vpc-cni-k8s/pull/1773
 func errSubnetFull() *APIError {
 	return Errorf("InsufficientFreeAddressesInSubnet",
 		"The specified subnet does not have enough free addresses to satisfy the request.")
 }
 
-// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-prefix-eni.html (InsufficientCidrBlocks)
+// https://github.com/aws/amazon-vpc-cni-k8s/pull/1585
 func errNoFreePrefix() *APIError {
 	return Errorf("InsufficientCidrBlocks",
 		"The specified subnet does not have enough free cidr blocks to satisfy the request.")
 }
 
-// https://github.com/aws/amazon-vpc-cni-k8s/issues/1791 shows the code; CreateNetworkInterface does not say which.
+// CreateNetworkInterface does not say which: https://github.com/pulumi/pulumi-aws/issues/2169
 func errCreateInUse() *APIError {
 	return Errorf("InvalidIPAddress.InUse", "The specified address is already in use.")
 }
 
-// RunInstances names the address.
+// RunInstances names the address. unverified: the wording.
 func errLaunchInUse(a fmt.Stringer) *APIError {
 	return Errorf("InvalidIPAddress.InUse", "Address %s is in use.", a)
 }
 
+// Netflix's Titus matches on this wording: https://github.com/Netflix/titus-executor
 func errNotAssigned(eniID string) *APIError {
 	return InvalidValue("Some of the specified addresses are not assigned to interface %s", eniID)
 }

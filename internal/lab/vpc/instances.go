@@ -42,8 +42,9 @@ func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, e
 				return err
 			}
 			if in.AZ != "" && in.AZ != i.AZ {
-				// unverified: the wording.
-				return InvalidValue("The subnet is not in the availability zone %s", in.AZ)
+				// https://github.com/InQuicker/kaws/pull/11
+				return InvalidValue("Value (%s) for parameter availabilityZone is invalid. Subnet '%s' is in the availability zone %s",
+					in.AZ, i.SubnetID, i.AZ)
 			}
 			out.Instances, out.ENIs = append(out.Instances, i), append(out.ENIs, enis...)
 		}
@@ -72,12 +73,12 @@ func checkLaunch(in RunInstancesInput) (InstanceType, []InterfaceSpec, error) {
 	if len(specs) == 0 {
 		specs = []InterfaceSpec{{SubnetID: in.SubnetID, Groups: in.Groups, AddressRequest: in.AddressRequest}}
 	} else if what := instanceLevel(in); what != "" {
-		// https://github.com/hashicorp/terraform/issues/2319
+		// https://github.com/aws/aws-cli/issues/809 and 518, https://github.com/ansible/ansible/issues/48109
 		return t, nil, errCombination("Network interfaces and an instance-level %s may not be specified on the same request", what)
 	}
 	if !slices.ContainsFunc(specs, func(s InterfaceSpec) bool { return s.DeviceIndex == 0 && s.NetworkCardIndex == 0 }) {
-		// unverified: the wording.
-		return t, nil, errCombination("A launch must have a network interface at device index 0.")
+		// https://github.com/awsdocs/aws-cloudformation-user-guide/pull/449; unverified: the code.
+		return t, nil, errCombination("When specifying network interfaces, you must include a device at index 0")
 	}
 	if in.MaxCount > 1 && slices.ContainsFunc(specs, func(s InterfaceSpec) bool {
 		return s.NetworkInterfaceID != "" || s.Primary.IsValid() || len(s.Secondary)+len(s.IPv6)+len(s.Prefixes)+len(s.IPv6Prefixes) > 0

@@ -38,7 +38,8 @@ func (tx *change) reserve(in CreateSubnetCIDRReservationInput) (Reservation, err
 	}
 	for _, r := range tx.reservations.all() {
 		if r.SubnetID == s.ID && r.CIDR.Overlaps(in.CIDR) {
-			// https://github.com/hashicorp/terraform-provider-aws/issues/45304
+			// Documented: "must not overlap", https://docs.aws.amazon.com/vpc/latest/userguide/subnet-cidr-reservation.html.
+			// unverified: the wording.
 			return Reservation{}, InvalidValue("Reservation CIDR %s has overlap with existing reserved CIDR block", in.CIDR)
 		}
 	}
