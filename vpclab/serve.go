@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+)
+
+const serveHelp = `Serve the APIs of a VPC until stopped by SIGTERM or SIGINT.
+
+When all sockets are open, one line of JSON goes to stdout:
+
+  {"ec2":"http://…","imds":{"worker-1":"http://…"},"ids":{"worker-1":"i-…"}}
+
+An unmodified AWS CLI or SDK works against these URLs, with any credentials:
+
+  aws ec2 describe-instances --region us-west-2 --endpoint-url URL
+  AWS_ENDPOINT_URL_EC2=URL AWS_EC2_METADATA_SERVICE_ENDPOINT=URL agent …
+
+On the EC2 port, GET /_lab/calls counts calls by action, caller (access key ID, or the instance
+whose metadata handed it out) and result; POST /_lab/faults replaces the faults.
+
+` + scenarioHelp
+
+// scenarioHelp explains the file to every command that reads one.
+const scenarioHelp = `The scenario file (YAML; everything under ec2 is optional, and what is left out is ideal):
+
+  vpc: {cidr: 10.10.0.0/16}                 # also ipv6, tags
+  subnets:                                  # also ipv6
+  - {name: primary,  cidr: 10.10.12.0/24, az: us-west-2a}
+  - {name: multus-1, cidr: 10.10.1.0/24,  az: us-west-2a, tags: {multus: "1"},
+     reservations: [{cidr: 10.10.1.64/26, type: explicit, tags: {multus-vpc.io/role: pool}}]}
+  instances:
+  - name: worker-1
+    type: m5.2xlarge
+    enis:                                   # also ipv6Addresses, networkCard, deviceIndex, link: early|late
+    - {subnet: primary}
+    - {subnet: multus-1, addresses: [10.10.1.20], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
+  ec2:
+    latency: 80ms
+    propagation: {route: 1s, imds: 2s, describe: 1s}
+    assignOwned: ok                         # or error
+    mixedBatch: atomic                      # or partial
+    throttle:                               # a bucket per action; default sizes them by class
+      default: {read: {burst: 100, refill: 20}, write: {burst: 50, refill: 5}}
+      AssignPrivateIpAddresses: {burst: 100, refill: 5}
+    faults:                                 # kinds lost-reply, error-before, error-after, 5xx, slow
+    - {action: AssignPrivateIpAddresses, nth: 3, count: 1, kind: lost-reply}   # or probability; code, delay
+    seed: 1`
+
+func (d *door) serveCommand() *cobra.Command {
+	var file, listen string
+	c := &cobra.Command{
+		Use:   "serve --scenario FILE [--listen ADDRESS]",
+		Short: "Serve EC2 and instance metadata until stopped",
+		Long:  serveHelp,
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := d.readScenario(c, file)
+			if err != nil {
+				return err
+			}
+			return d.serve(c.Context(), s, listen)
+		},
+	}
+	scenarioFlag(c, &file)
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0",
+		"host:port of the EC2 API; port 0 takes a free one, and each IMDS takes a free one of the same host")
+	return c
+}
+
+func scenarioFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "scenario", "", "scenario file in YAML, - for stdin (required)")
+}
+
+// readScenario reads the file of --scenario.
+func (d *door) readScenario(c *cobra.Command, file string) (*scenario.Scenario, error) {
+	if file == "" {
+		return nil, &usageError{
+			err:   fmt.Errorf("%s: the flag --scenario is missing", c.CommandPath()),
+			hints: []string{"see " + c.CommandPath() + " -h, which shows a scenario to start from"},
+		}
+	}
+	data, err := d.read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &usageError{err: err, hints: []string{c.CommandPath() + " -h shows a scenario to start from"}}
+	} else if err != nil {
+		return nil, err
+	}
+	s, err := scenario.Parse(data)
+	if err != nil {
+		return nil, scenarioErrors(file, err)
+	}
+	return s, nil
+}
+
+func (d *door) read(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(d.stdin)
+	}
+	return os.ReadFile(file)
+}
+
+// ready is the line on stdout that says where everything is.
+type ready struct {
+	EC2   string            `json:"ec2"`
+	IMDS  map[string]string `json:"imds"`
+	IDs   map[string]string `json:"ids"`
+	Netns map[string]string `json:"netns,omitempty"` // of `up`
+}
+
+func (d *door) serve(ctx context.Context, s *scenario.Scenario, listen string) (err error) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return &usageError{
+			err:   fmt.Errorf("--listen: %q is not host:port", listen),
+			hints: []string{"--listen 127.0.0.1:0 takes a free port"},
+		}
+	}
+	lab, err := scenario.Build(s, nil)
+	if err != nil {
+		return err
+	}
+	var open servers
+	defer func() { err = errors.Join(err, open.closeUnserved()) }()
+	line := ready{IMDS: map[string]string{}, IDs: lab.Instances}
+	if line.EC2, err = open.listen(listen, lab.Front); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(lab.Metadata)) {
+		if line.IMDS[name], err = open.listen(net.JoinHostPort(host, "0"), lab.Metadata[name]); err != nil {
+			return err
+		}
+	}
+	return open.serve(ctx, log.New(d.stderr, "vpclab: ", 0), func() error {
+		return json.NewEncoder(d.stdout).Encode(line)
+	})
+}
+
+// servers are listeners with what they serve.
+type servers []server
+
+type server struct {
+	listener net.Listener
+	handler  http.Handler
+	served   bool // from here on the http.Server closes the listener
+}
+
+// listen opens a socket and returns its URL.
+func (s *servers) listen(address string, h http.Handler) (url string, err error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	*s = append(*s, server{listener: l, handler: h})
+	return "http://" + l.Addr().String(), nil
+}
+
+func (s *servers) closeUnserved() error {
+	var errs []error
+	for _, one := range *s {
+		if !one.served {
+			errs = append(errs, one.listener.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// headerTimeout bounds how long a client may take to send a request's header: all clients are on this machine.
+	headerTimeout = 10 * time.Second
+	// drainTimeout is what requests in flight get when the lab stops: enough for a usual latency, not for a slow fault.
+	drainTimeout = 500 * time.Millisecond
+)
+
+// serve serves until ctx ends or a server fails, then stops all. It calls started when requests are answered.
+func (s *servers) serve(ctx context.Context, logger *log.Logger, started func() error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range *s {
+		one := &(*s)[i]
+		one.served = true
+		hs := &http.Server{Handler: one.handler, ReadHeaderTimeout: headerTimeout, ErrorLog: logger}
+		group.Go(func() error {
+			if err := hs.Serve(one.listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+			defer cancel()
+			if err := hs.Shutdown(drain); err == nil {
+				return nil
+			}
+			return hs.Close()
+		})
+	}
+	group.Go(started)
+	return group.Wait()
+}
