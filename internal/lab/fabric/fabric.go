@@ -49,11 +49,11 @@ type Fabric struct {
 }
 
 // New removes what an earlier fabric of the same prefix left behind and makes the VPC's namespace, empty.
-func New(cfg Config) (f *Fabric, err error) {
+func New(cfg Config) (_ *Fabric, err error) {
 	if cfg.Prefix == "" {
 		return nil, errors.New("fabric: no prefix for the names of namespaces")
 	}
-	f = &Fabric{prefix: cfg.Prefix, fd: vnetns.None(), workers: map[string]bool{}}
+	f := &Fabric{prefix: cfg.Prefix, fd: vnetns.None(), workers: map[string]bool{}}
 	if err := f.removeNamespaces(); err != nil {
 		return nil, err
 	}

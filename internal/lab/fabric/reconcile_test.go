@@ -227,3 +227,13 @@ func TestValidateNamesEveryContradiction(t *testing.T) {
 		}
 	}
 }
+
+func TestNewThatFailsLeavesNothing(t *testing.T) {
+	prefix := strings.Repeat("x", 252) // too long for the name of a file with what follows
+	if f, err := fabric.New(fabric.Config{Prefix: prefix}); err == nil {
+		t.Error("no error", f.Close())
+	}
+	if f, err := fabric.New(fabric.Config{}); err == nil {
+		t.Error("no error without a prefix", f.Close())
+	}
+}
