@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package ec2eni
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	smithy "github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// What EC2's error codes mean to our callers. A code that is not here stays what it is.
+// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html
+func sentinelOf(code, message string) error {
+	switch code {
+	case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
+		"RequestThrottled", "RequestThrottledException", "EC2ThrottledException", "TooManyRequestsException":
+		return eni.ErrThrottled
+	case "PrivateIpAddressLimitExceeded":
+		return eni.ErrSlotsFull
+	case "InsufficientFreeAddressesInSubnet":
+		return eni.ErrSubnetFull
+	case "UnauthorizedOperation", "AuthFailure", "AccessDenied", "AccessDeniedException":
+		return eni.ErrUnauthorized
+	case "InvalidIPAddress.InUse": // CreateNetworkInterface
+		return &eni.InUseError{}
+	case "InvalidParameterValue":
+		return sentinelOfMessage(message)
+	}
+	if strings.HasSuffix(code, ".NotFound") {
+		return eni.ErrNotFound
+	}
+	return nil
+}
+
+// sentinelOfMessage parts the meanings of InvalidParameterValue, for which EC2 has no other sign than the words.
+func sentinelOfMessage(message string) error {
+	switch {
+	// "[10.0.0.5,10.0.0.6] assigned, but move is not allowed."
+	// https://github.com/ansible/ansible/blob/stable-2.9/lib/ansible/modules/cloud/amazon/ec2_eni.py
+	case strings.Contains(message, "move is not allowed"):
+		return &eni.InUseError{Addrs: bracketed(message)}
+	// "Some of the specified addresses are not assigned to interface eni-…"
+	case strings.Contains(message, "not assigned to interface"):
+		return eni.ErrNotAssigned
+	// "There aren't sufficient free Ipv4 addresses or prefixes", https://github.com/cilium/cilium/issues/31016
+	case strings.Contains(message, "sufficient free Ipv4 addresses"):
+		return eni.ErrSubnetFull
+	}
+	return nil
+}
+
+// bracketed reads the addresses between the first pair of brackets. What is no address there is passed over: the caller may
+// not rely on the list anyway.
+func bracketed(message string) []netip.Addr {
+	_, rest, _ := strings.Cut(message, "[")
+	list, _, closed := strings.Cut(rest, "]")
+	if !closed {
+		return nil
+	}
+	var addrs []netip.Addr
+	for s := range strings.SplitSeq(list, ",") {
+		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// classify wraps what the SDK says of one request into what our callers ask. sent is whether it may have left this process.
+func classify(err error, write, sent bool) error {
+	if err == nil {
+		return nil
+	}
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		if sentinel := sentinelOf(api.ErrorCode(), api.ErrorMessage()); sentinel != nil {
+			return fmt.Errorf("%w: %w", sentinel, err)
+		}
+		if !write || !isServerFault(api.ErrorCode(), err) {
+			return err // EC2 refused it
+		}
+	}
+	if write && sent && !isDial(err) {
+		return fmt.Errorf("%w: %w", eni.ErrOutcomeUnknown, err)
+	}
+	return err
+}
+
+// isServerFault reports whether the answer says that EC2 broke, which it may have done before or after the change.
+func isServerFault(code string, err error) bool {
+	switch code {
+	case "InternalError", "InternalFailure", "Unavailable", "ServiceUnavailable", "RequestTimeout":
+		return true
+	}
+	resp, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	return ok && resp.HTTPStatusCode() >= 500
+}
+
+// isDial reports whether there was no connection to send the request on.
+func isDial(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
