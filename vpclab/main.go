@@ -71,6 +71,7 @@ Exit status: 0 done or stopped, 1 failed, 2 the command line or the scenario is 
 func (d *door) commands() []*cobra.Command {
 	return []*cobra.Command{
 		d.serveCommand(),
+		d.upCommand(),
 	}
 }
 

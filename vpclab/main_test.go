@@ -66,16 +66,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// serving runs `vpclab serve` in this process and returns its ready line. When the test ends it is stopped, and must
-// have ended well.
+// serving runs `vpclab serve`, see [running].
 func serving(t *testing.T, scenario string) (line ready, stop func()) {
+	t.Helper()
+	return running(t, "serve", scenario)
+}
+
+// running runs a command of vpclab in this process and returns its ready line. When the test ends it is stopped, and
+// must have ended well.
+func running(t *testing.T, command, scenario string) (line ready, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, stdout := io.Pipe()
 	var stderr bytes.Buffer
 	status := make(chan int, 1)
 	go func() {
-		status <- run(ctx, []string{"serve", "--scenario", scenario}, os.Getenv, strings.NewReader(""), stdout, &stderr)
+		status <- run(ctx, []string{command, "--scenario", scenario}, os.Getenv, strings.NewReader(""), stdout, &stderr)
 		_ = stdout.Close()
 	}()
 	first, err := bufio.NewReader(out).ReadBytes('\n')

@@ -10,17 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
-	"maps"
 	"net"
-	"net/http"
 	"os"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
 )
 
@@ -78,17 +73,21 @@ func (d *door) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return d.serve(c.Context(), s, listen)
+			return d.runLab(c.Context(), s, listen, lab.Serve)
 		},
 	}
 	scenarioFlag(c, &file)
-	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0",
-		"host:port of the EC2 API; port 0 takes a free one, and each IMDS takes a free one of the same host")
+	listenFlag(c, &listen)
 	return c
 }
 
 func scenarioFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVar(file, "scenario", "", "scenario file in YAML, - for stdin (required)")
+}
+
+func listenFlag(c *cobra.Command, listen *string) {
+	c.Flags().StringVar(listen, "listen", "127.0.0.1:0",
+		"host:port of the EC2 API; port 0 takes a free one, and each IMDS takes a free one of the same host")
 }
 
 // readScenario reads the file of --scenario.
@@ -127,93 +126,32 @@ type ready struct {
 	Netns map[string]string `json:"netns,omitempty"` // of `up`
 }
 
-func (d *door) serve(ctx context.Context, s *scenario.Scenario, listen string) (err error) {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
+// starter is [lab.Serve] or [lab.Up].
+type starter func(context.Context, *scenario.Scenario, lab.Config) (*lab.Running, error)
+
+// runLab runs a lab until ctx ends or it fails.
+func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, start starter) (err error) {
+	if _, _, err := net.SplitHostPort(listen); err != nil {
 		return &usageError{
 			err:   fmt.Errorf("--listen: %q is not host:port", listen),
 			hints: []string{"--listen 127.0.0.1:0 takes a free port"},
 		}
 	}
-	lab, err := scenario.Build(s, nil)
+	running, err := start(ctx, s, lab.Config{Listen: listen, Log: d.stderr})
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil // stopped before it had started
+	}
 	if err != nil {
 		return err
 	}
-	var open servers
-	defer func() { err = errors.Join(err, open.closeUnserved()) }()
-	line := ready{IMDS: map[string]string{}, IDs: lab.Instances}
-	if line.EC2, err = open.listen(listen, lab.Front); err != nil {
+	defer func() { err = errors.Join(err, running.Close()) }()
+	line := ready{EC2: running.EC2URL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns}
+	if err := json.NewEncoder(d.stdout).Encode(line); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(lab.Metadata)) {
-		if line.IMDS[name], err = open.listen(net.JoinHostPort(host, "0"), lab.Metadata[name]); err != nil {
-			return err
-		}
+	select {
+	case <-ctx.Done():
+	case <-running.Ended():
 	}
-	return open.serve(ctx, log.New(d.stderr, "vpclab: ", 0), func() error {
-		return json.NewEncoder(d.stdout).Encode(line)
-	})
-}
-
-// servers are listeners with what they serve.
-type servers []server
-
-type server struct {
-	listener net.Listener
-	handler  http.Handler
-	served   bool // from here on the http.Server closes the listener
-}
-
-// listen opens a socket and returns its URL.
-func (s *servers) listen(address string, h http.Handler) (url string, err error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	*s = append(*s, server{listener: l, handler: h})
-	return "http://" + l.Addr().String(), nil
-}
-
-func (s *servers) closeUnserved() error {
-	var errs []error
-	for _, one := range *s {
-		if !one.served {
-			errs = append(errs, one.listener.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-const (
-	// headerTimeout bounds how long a client may take to send a request's header: all clients are on this machine.
-	headerTimeout = 10 * time.Second
-	// drainTimeout is what requests in flight get when the lab stops: enough for a usual latency, not for a slow fault.
-	drainTimeout = 500 * time.Millisecond
-)
-
-// serve serves until ctx ends or a server fails, then stops all. It calls started when requests are answered.
-func (s *servers) serve(ctx context.Context, logger *log.Logger, started func() error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for i := range *s {
-		one := &(*s)[i]
-		one.served = true
-		hs := &http.Server{Handler: one.handler, ReadHeaderTimeout: headerTimeout, ErrorLog: logger}
-		group.Go(func() error {
-			if err := hs.Serve(one.listener); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-		group.Go(func() error {
-			<-ctx.Done()
-			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-			defer cancel()
-			if err := hs.Shutdown(drain); err == nil {
-				return nil
-			}
-			return hs.Close()
-		})
-	}
-	group.Go(started)
-	return group.Wait()
+	return nil
 }
