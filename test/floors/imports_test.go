@@ -77,14 +77,17 @@ var table = []row{
 	{path: "internal/ownership", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
+	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
+	{path: "internal/imds", floor: hands, libraries: []string{awsSDK, smithy, errgroup}},
 	{path: "internal/ledger", floor: hands},
-	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink}},
+	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/netns", floor: hands, libraries: []string{cniPlugins, netlink, sys}},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
 
 	{path: "internal/pool", floor: flows},
 
-	{path: "vpclab", floor: doors, libraries: []string{cobra, errgroup}, also: []floor{lab}},
+	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
+	{path: "vpclab", floor: doors, libraries: []string{cobra}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
 	{path: "internal/lab/ec2api", floor: lab},
@@ -94,10 +97,13 @@ var table = []row{
 	{path: "internal/lab/netns", floor: lab, libraries: []string{cniPlugins, netnsLib, sys}},
 	{path: "internal/lab/pod", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/lab/scenario", floor: lab},
+	{path: "internal/lab/story", floor: lab, libraries: []string{cni}, also: []floor{hands}},
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},
 	{path: "internal/lab/vpc", floor: lab},
 
+	{path: "test/awscli", floor: tests},
 	{path: "test/floors", floor: tests},
+	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
 }

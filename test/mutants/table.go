@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+// mutant is one fault: in file, the text old, which occurs once, becomes new. It must be noticed by the demo, or by a
+// test of a package when one is named, at a line that contains noticed.
+type mutant struct {
+	name      string
+	file      string
+	old, new  string
+	pkg, test string
+	noticed   string
+}
+
+// table has the faults that would hurt a cluster most, and first the story without any.
+var table = []mutant{
+	{name: "no-fault"},
+	{
+		name:    "never-assigns",
+		file:    "internal/pool/grow.go",
+		old:     "err := n.ports.EC2.Assign(ctx, p.eni.ID, addrs, false)",
+		new:     "var err error",
+		noticed: "first pod c",
+	},
+	{
+		name: "assigns-on-the-other-eni",
+		file: "internal/pool/grow.go",
+		old:  "	err := n.ports.EC2.Assign(ctx, p.eni.ID, addrs, false)\n",
+		new: `	other := p.eni.ID
+	n.mu.Lock()
+	for id, q := range n.ifaces {
+		if id != p.eni.ID && !q.eni.IsPrimary() {
+			other = id
+		}
+	}
+	n.mu.Unlock()
+	err := n.ports.EC2.Assign(ctx, other, addrs, false)
+`,
+		noticed: "first pod c",
+	},
+	{
+		name:    "hands-out-before-ec2-confirmed",
+		file:    "internal/pool/grow.go",
+		old:     "	case err == nil:\n		return // assigning until a read shows them\n",
+		new:     "	case err == nil:\n		p.seen(addrs)\n		return\n",
+		noticed: "c reaches the gateway as soon as ADD has returned",
+	},
+	{
+		name:    "reuses-an-address-in-cooldown",
+		file:    "internal/ownership/ownership.go",
+		old:     "{Held, Release}:     {Cooling, StartCooldown},",
+		new:     "{Held, Release}:     {Free, Stock},",
+		noticed: "pod d is deleted: its address cools",
+	},
+	{
+		name:    "frees-on-an-error-without-reading-back",
+		file:    "internal/ownership/ownership.go",
+		old:     "{Assigning, ReplyLost}: {Unknown, ReadBack},",
+		new:     "{Assigning, ReplyLost}: {Free, Stock},",
+		pkg:     "./internal/pool",
+		test:    "TestLostReply",
+		noticed: "--- FAIL: TestLostReply",
+	},
+}
