@@ -56,6 +56,8 @@ type Response struct {
 	Error   *Error    `json:"error,omitempty"`
 	Add     *AddReply `json:"add,omitempty"` // add and eni; check, so that the client can compare the ENI
 	Status  *Status   `json:"status,omitempty"`
+	// Receipt is for [Handler.Undelivered]: what the handler has to know of the answer, never sent.
+	Receipt any `json:"-"`
 }
 
 // Error is a CNI error: the code decides what the runtime does, the message is what the user sees.

@@ -245,7 +245,7 @@ func (n *Node) pauseDrift(ctx context.Context, soon *int) bool {
 
 // drift compares the instance metadata with what we believe, and reads EC2 when they differ, and now and then anyway.
 func (n *Node) drift(ctx context.Context) {
-	full := time.Now().Add(describeAge/2 + rand.N(describeAge))
+	full := time.Now().Add(describeAge/2 + rand.N(describeAge/2))
 	for soon := 0; n.pauseDrift(ctx, &soon); {
 		n.RefreshLinks()
 		if found, err := n.ports.Namespaces.Scan(); err == nil {
@@ -255,7 +255,7 @@ func (n *Node) drift(ctx context.Context) {
 		}
 		now := time.Now()
 		if !now.Before(full) {
-			full = now.Add(describeAge/2 + rand.N(describeAge))
+			full = now.Add(describeAge/2 + rand.N(describeAge/2))
 			n.describe(ctx, now)
 			n.rereadAll(ctx)
 			continue

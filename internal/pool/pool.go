@@ -83,8 +83,9 @@ const (
 	windowAge = 20 * time.Second
 	// reservationAge is how old the list of reservations may be.
 	reservationAge = time.Hour
-	// describeAge is the middle of the interval of the full comparison, ± half.
-	describeAge = time.Hour
+	// describeAge is the longest interval between full comparisons, the shortest is half of it: on average less than
+	// one an hour, at different times on different workers.
+	describeAge = 90 * time.Minute
 	// backoffBase and backoffCap bound the full-jitter back-off: SDK-style loops made several times the throttled
 	// calls. https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 	backoffBase = 500 * time.Millisecond
@@ -112,6 +113,7 @@ type Node struct {
 	holds      map[attachment.Key]*hold
 	ours       map[eni.ID]map[netip.Addr]ownership.State // from the ledger, until boot knows the ENIs
 	wasActive  map[eni.ID]bool                           // likewise
+	rebooted   []Record                                  // what a reboot changed in the ledger's holds
 	tick       chan struct{}                             // wakes the janitor
 	described  time.Time                                 // when the last good read of all own ENIs began
 	pause      time.Time                                 // no such read before: the last one failed
@@ -205,6 +207,7 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 func (n *Node) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	n.settleReboot()
 	n.mu.Lock()
 	n.spawn = func(p *iface) { wg.Go(func() { p.run(ctx) }) }
 	n.mu.Unlock()

@@ -87,9 +87,23 @@ func (n *Node) load(records []Record, rebooted bool) {
 		case addressPrefix:
 			n.loadAddress(rest, r.Value, event)
 		case holdPrefix:
-			n.loadHold(r.Value, event)
+			n.loadHold(r, event)
 		}
 	}
+}
+
+// settleReboot records what a reboot made of the holds, so that it is not concluded again at the next start.
+func (n *Node) settleReboot() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.rebooted) == 0 {
+		return
+	}
+	if err := n.ports.Ledger.Put(n.rebooted...); err != nil {
+		n.log.Error("cannot record what the reboot ended; it is concluded again at the next start", "error", err)
+		return
+	}
+	n.rebooted = nil
 }
 
 func (n *Node) loadAddress(key string, value json.RawMessage, event ownership.Event) {
@@ -114,9 +128,9 @@ func (n *Node) loadAddress(key string, value json.RawMessage, event ownership.Ev
 	n.ours[eni.ID(id)][addr] = next
 }
 
-func (n *Node) loadHold(value json.RawMessage, event ownership.Event) {
+func (n *Node) loadHold(r Record, event ownership.Event) {
 	var rec holdRecord
-	if err := json.Unmarshal(value, &rec); err != nil {
+	if err := json.Unmarshal(r.Value, &rec); err != nil || len(rec.Addresses) == 0 {
 		n.log.Warn("ledger hold not understood", "error", err)
 		return
 	}
@@ -125,10 +139,20 @@ func (n *Node) loadHold(value json.RawMessage, event ownership.Event) {
 		return
 	}
 	next, _, ok := ownership.Next(state, event)
-	if !ok || next == ownership.None {
+	if !ok {
 		return
 	}
 	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible}
+	if event == ownership.Rebooted {
+		changed := h.record()
+		if next == ownership.None {
+			changed.Value = nil
+		}
+		n.rebooted = append(n.rebooted, Record{Key: r.Key, Value: changed.Value})
+	}
+	if next == ownership.None {
+		return
+	}
 	if next == ownership.Cooling {
 		h.deadline = time.Now().Add(n.cfg.Cooldown)
 	}
@@ -147,8 +171,8 @@ func (p *iface) apply(addr netip.Addr, event ownership.Event) ownership.Effect {
 		return ownership.Nothing
 	}
 	if next != a.state {
-		if next == ownership.None && a.state != ownership.Foreign {
-			p.recent[addr] = time.Now()
+		if next == ownership.None && (event == ownership.Unassigned || event == ownership.Unseen) {
+			p.recent[addr] = time.Now() // reads may still show it here
 		}
 		a.state, a.since, a.missing, a.named = next, time.Now(), time.Time{}, false
 		if next != ownership.Held && next != ownership.Cooling && next != ownership.Lost {
@@ -209,11 +233,11 @@ func (p *iface) count(states ...ownership.State) int {
 }
 
 // slotsLeft is how many more addresses EC2 would let the ENI have, as far as we know. An address that EC2 named as
-// another ENI's takes no slot here.
+// another ENI's takes no slot here; the slot of one that was lost is kept for its return.
 func (p *iface) slotsLeft() int {
 	used := len(p.eni.Prefixes)
 	for _, a := range p.addrs {
-		if a.state.OnENI() && !(a.state == ownership.Unknown && a.named) {
+		if a.state.OnENI() && !(a.state == ownership.Unknown && a.named) || a.state == ownership.Lost {
 			used++
 		}
 	}

@@ -97,7 +97,7 @@ func (p *iface) plan(now time.Time) (step, time.Duration) {
 	if p.need() > 0 && due(p.growAt()) {
 		return grow, 0
 	}
-	if len(p.resend(now)) > 0 && due(p.w.resume) {
+	if len(p.resend()) > 0 && due(p.w.resume) {
 		return shrink, 0
 	}
 	if p.count(ownership.Lost) > 0 && due(later(p.w.regain, p.w.resume)) {
@@ -141,8 +141,11 @@ func (p *iface) need() int {
 // growAt is when to try to grow: not while backing off, and after an exhaustion not soon unless somebody waits.
 func (p *iface) growAt() time.Time {
 	full := p.w.full
-	if len(p.waiters) > 0 && p.failure != nil && full.After(p.failure.at.Add(fullPause)) {
-		full = p.failure.at.Add(fullPause)
+	if len(p.waiters) > 0 {
+		full = time.Time{}
+		if p.failure != nil && p.failure.final {
+			full = p.failure.at.Add(fullPause)
+		}
 	}
 	return later(p.w.resume, full)
 }
@@ -177,10 +180,10 @@ func (p *iface) surplus() int {
 }
 
 // resend lists the addresses whose unassign was answered by nothing and which a settled read still showed.
-func (p *iface) resend(now time.Time) []netip.Addr {
+func (p *iface) resend() []netip.Addr {
 	var addrs []netip.Addr
 	for addr, a := range p.addrs {
-		if a.state == ownership.Unassigning && a.seen.After(a.written.Add(settleTime)) && !now.Before(a.seen) {
+		if a.state == ownership.Unassigning && !a.seen.Before(a.written.Add(settleTime)) {
 			addrs = append(addrs, addr)
 		}
 	}
@@ -192,7 +195,7 @@ func (p *iface) resend(now time.Time) []netip.Addr {
 func (p *iface) shrink(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
-	addrs := p.resend(time.Now())
+	addrs := p.resend()
 	if len(addrs) == 0 {
 		free := p.inState(ownership.Free)
 		// The youngest stock goes: what has been here longest stays, so that blocks stay whole.

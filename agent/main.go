@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Command agent is the node agent, one to a worker: the only caller of EC2 on the way of a CNI call. This door reads
+// the configuration, opens ledger and socket, wires the pool to EC2, metadata, kernel and ledger, serves the plugins
+// and shuts down. Which address goes to whom is decided in internal/pool.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/imds"
+	"github.com/multus-vpc/multus-vpc/internal/ledger"
+	"github.com/multus-vpc/multus-vpc/internal/link"
+	"github.com/multus-vpc/multus-vpc/internal/pool"
+	"github.com/multus-vpc/multus-vpc/internal/tombstone"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+var logLevels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+// run is the agent's life. Exit codes: 0 after a signal, 1 when it cannot work, 2 for a bad configuration.
+func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) int {
+	o, err := parseOptions(args, getenv, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "agent: %s\nhint: agent -h lists the flags and their variables\n", strings.ReplaceAll(err.Error(), "\n", "\nagent: "))
+		return 2
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: logLevels[o.logLevel]}))
+	o.pool.Log = log
+	if err := serve(ctx, o, log); err != nil {
+		log.Error("agent stopped", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// serve opens everything, works until ctx ends, and closes everything.
+func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
+	sdk, err := config.LoadDefaultConfig(ctx, config.WithEC2IMDSRegion())
+	if err != nil {
+		return fmt.Errorf("configure the AWS SDK: %w", err)
+	}
+	m := newMetrics()
+	metadata := imds.New(imds.Config{SDK: sdk})
+	instance, err := whoAmI(ctx, metadata, log)
+	if err != nil {
+		return err
+	}
+	if sdk.Region == "" {
+		sdk.Region = instance.Region
+	}
+	boot, err := tombstone.Now()
+	if err != nil {
+		return fmt.Errorf("read the boot ID: %w", err)
+	}
+	book, found, err := ledger.Open(o.stateDir, ledger.Identity{InstanceID: string(instance.ID), BootID: boot.BootID})
+	if errors.Is(err, ledger.ErrLocked) {
+		return fmt.Errorf("another agent works with %s: %w", o.stateDir, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, book.Close()) }()
+	report(log, found)
+
+	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
+	node := pool.New(o.pool, instance, pool.Ports{
+		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
+		Metadata:   metadata,
+		Host:       host{},
+		Namespaces: namespaces{},
+		Ledger:     records{book},
+		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
+	}, entries(found.Entries), found.Rebooted)
+
+	ln, err := agentapi.Listen(o.socket)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", o.socket, err)
+	}
+	if err := install(o.cniBinDir); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	return work(ctx, o, log, node, m, ln)
+}
+
+// work runs what runs at the same time, and ends all of it when one fails or ctx ends.
+func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *metrics, ln net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	part := func(name string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
+	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
+	part("serve plugins", func(ctx context.Context) error {
+		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, version: version()})
+	})
+	if o.metricsAddress != "" {
+		part("serve metrics", func(ctx context.Context) error { return m.serve(ctx, o.metricsAddress, node.Ready()) })
+	}
+	log.Info("listening", "socket", o.socket)
+	wg.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// whoAmI asks the instance metadata until it answers: an agent that does not know its instance can do nothing.
+func whoAmI(ctx context.Context, metadata *imds.Client, log *slog.Logger) (eni.Instance, error) {
+	const pauseCap = 10 * time.Second
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, pauseCap) {
+		instance, err := metadata.Instance(ctx)
+		if err == nil {
+			return instance, nil
+		}
+		log.Warn("the instance metadata does not answer; the agent needs IMDSv2, and a hop limit of 2 when it is not in the host's network", "error", err)
+		select {
+		case <-time.After(rand.N(pause)):
+		case <-ctx.Done():
+			return eni.Instance{}, fmt.Errorf("ask the instance metadata: %w", err)
+		}
+	}
+}
+
+// report tells what the ledger went through.
+func report(log *slog.Logger, found ledger.Opened) {
+	if found.SetAside != "" {
+		log.Warn("the ledger was another instance's and is set aside", "file", found.SetAside)
+	}
+	if found.Damaged > 0 {
+		log.Error("ledger records could not be read; what they said is found again in EC2 and in the namespaces", "records", found.Damaged, "copy", found.DamagedCopy)
+	}
+	if found.Rebooted {
+		log.Info("first start since the worker booted")
+	}
+}
+
+// uptime is the clock of the tombstones: what no change of the wall clock moves.
+func uptime() time.Duration {
+	now, err := tombstone.Now()
+	if err != nil {
+		return 0 // it could be read a moment ago; an allocation of uptime 0 is older than any tombstone
+	}
+	return now.BootTime
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
