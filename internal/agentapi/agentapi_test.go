@@ -158,8 +158,8 @@ func TestClientAsksTheNextAgentWhenOneIsKilled(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := agentapi.Client{Socket: socket}.Call(within(t, enough), status)
-		answered <- err
+		_, callErr := agentapi.Client{Socket: socket}.Call(within(t, enough), status)
+		answered <- callErr
 	}()
 	conn, err := ln.Accept() // an agent that takes the request and dies
 	if err != nil {
@@ -409,21 +409,21 @@ func TestListenMakesAPrivateSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]os.FileMode{socket: 0o600, filepath.Dir(socket): 0o700} {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
-			t.Errorf("%s: mode %v, error %v, want %v", path, info.Mode(), err, want)
+		if info, statErr := os.Stat(path); statErr != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, error %v, want %v", path, info.Mode(), statErr, want)
 		}
 	}
-	if _, err := agentapi.Listen(socket); err == nil || !strings.Contains(err.Error(), "another agent listens") {
+	if _, err = agentapi.Listen(socket); err == nil || !strings.Contains(err.Error(), "another agent listens") {
 		t.Errorf("second Listen: %v", err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false) // as after kill -9
-	if err := ln.Close(); err != nil {
+	if err = ln.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if ln, err = agentapi.Listen(socket); err != nil {
 		t.Fatalf("Listen over a stale socket: %v", err)
 	}
-	if err := ln.Close(); err != nil {
+	if err = ln.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -21,7 +21,7 @@ func TestBothWaysToKnowANamespace(t *testing.T) {
 		t.Errorf("byHandle: %+v, %v", handle, err)
 	}
 	var own unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil || own.Ino != handle.Inode || own.Dev != handle.Device {
+	if err = unix.Stat("/proc/thread-self/ns/net", &own); err != nil || own.Ino != handle.Inode || own.Dev != handle.Device {
 		t.Errorf("own namespace %d:%d, byHandle %+v, error %v", own.Dev, own.Ino, handle, err)
 	}
 	cookie, err := byCookie(fd)
