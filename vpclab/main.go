@@ -72,6 +72,7 @@ func (d *door) commands() []*cobra.Command {
 	return []*cobra.Command{
 		d.serveCommand(),
 		d.upCommand(),
+		d.demoCommand(),
 	}
 }
 

@@ -131,7 +131,7 @@ type starter func(context.Context, *scenario.Scenario, lab.Config) (*lab.Running
 
 // runLab runs a lab until ctx ends or it fails.
 func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, start starter) (err error) {
-	if _, _, err := net.SplitHostPort(listen); err != nil {
+	if _, _, err = net.SplitHostPort(listen); err != nil {
 		return &usageError{
 			err:   fmt.Errorf("--listen: %q is not host:port", listen),
 			hints: []string{"--listen 127.0.0.1:0 takes a free port"},
@@ -146,7 +146,7 @@ func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, 
 	}
 	defer func() { err = errors.Join(err, running.Close()) }()
 	line := ready{EC2: running.EC2URL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns}
-	if err := json.NewEncoder(d.stdout).Encode(line); err != nil {
+	if err = json.NewEncoder(d.stdout).Encode(line); err != nil {
 		return err
 	}
 	select {

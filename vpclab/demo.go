@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/story"
+)
+
+const demoHelp = `Tell the story of the suite on this machine: workers, their ENIs, ipvlan pods, and packets that
+flow exactly when EC2 knows the address. Real agents and plugins run; the VPC around them is the lab's.
+
+Every line is an assertion with what was measured. The exit status is 1 when one of them is false.
+
+It needs root and a kernel with ipvlan; "make demo" takes a virtual machine where there is none.`
+
+func (d *door) demoCommand() *cobra.Command {
+	var binDir string
+	c := &cobra.Command{
+		Use:   "demo [--bin-dir FOLDER]",
+		Short: "Tell the story of the suite, each line an assertion",
+		Long:  demoHelp,
+		Args:  noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := needRoot(c, "make demo needs none: it takes a virtual machine"); err != nil {
+				return err
+			}
+			binDir, err := programs(binDir)
+			if err != nil {
+				return err
+			}
+			return story.Tell(c.Context(), story.Config{
+				Out: d.stdout, Terminal: isTerminal(d.stdout) && d.getenv("NO_COLOR") == "", BinDir: binDir,
+				Prefix: "vpclab-" + strconv.Itoa(os.Getpid()),
+			})
+		},
+	}
+	c.Flags().StringVar(&binDir, "bin-dir", "", "folder of the agent and the plugins (default: where vpclab itself lies)")
+	return c
+}
+
+// programs returns the folder of the programs that the story runs, and refuses one that lacks any.
+func programs(dir string) (string, error) {
+	if dir == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find the folder of vpclab: %w", err)
+		}
+		dir = filepath.Dir(self)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{"agent", "vpcipam", "vpcipvlan"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return "", &usageError{
+				err:   fmt.Errorf("%s has no %s", dir, name),
+				hints: []string{"make build puts all programs into bin/; --bin-dir names another folder"},
+			}
+		} else if err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// isTerminal reports whether w is one, and so understands escape codes.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
