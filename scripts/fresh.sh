@@ -15,7 +15,11 @@ say "clone of $(git log -1 --format='%h %s')"
 demo() { # LABEL
   local start=$EPOCHREALTIME log="$dir/$1.log"
   # Nothing of the caller's environment but what finds programs and modules: a newcomer has not set ours either.
-  env -i HOME="$dir/home" PATH="$PATH" TERM="${TERM:-dumb}" KERNEL="${KERNEL:-}" GOFLAGS="${GOFLAGS:-}" \
+  local network=() name
+  for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR; do
+    [[ -z ${!name:-} ]] || network+=("$name=${!name}")
+  done
+  env -i "${network[@]}" HOME="$dir/home" PATH="$PATH" TERM="${TERM:-dumb}" KERNEL="${KERNEL:-}" GOFLAGS="${GOFLAGS:-}" \
     GOPROXY="$(go env GOPROXY)" GOSUMDB="$(go env GOSUMDB)" GOTOOLCHAIN="$(go env GOTOOLCHAIN)" \
     GOPATH="$dir/home/go" GOCACHE="$dir/home/gocache" XDG_CACHE_HOME="$dir/home/cache" \
     make --no-print-directory demo 2>&1 | tee "$log"

@@ -46,6 +46,7 @@ if [[ $1 == test ]]; then
   need gcc command -v gcc # the race detector needs cgo
   need libc6-dev c_library
   need awscli debian_cli
+  need iproute2 command -v ip # the tests look at links with other eyes than our own
 fi
 
 # apt runs the package manager and adds up its time.

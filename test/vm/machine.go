@@ -171,8 +171,8 @@ func makeInitramfs(file string, c config, k kernel) (err error) {
 var applets = []string{
 	"sbin/modprobe", "bin/sh", "bin/cat", "bin/chmod", "bin/cp", "bin/date", "bin/df", "bin/dmesg", "bin/echo", "bin/env", "bin/false",
 	"bin/find", "bin/free", "bin/grep", "bin/head", "bin/hostname", "bin/ip", "bin/kill", "bin/ln", "bin/ls", "bin/lsmod", "bin/mkdir",
-	"bin/mount", "bin/mv", "bin/ping", "bin/ps", "bin/readlink", "bin/rm", "bin/sed", "bin/sleep", "bin/stat", "bin/sync", "bin/sysctl",
-	"bin/tail", "bin/test", "bin/time", "bin/top", "bin/touch", "bin/true", "bin/umount", "bin/uname", "bin/wc", "bin/wget", "bin/xargs",
+	"bin/mount", "bin/mv", "bin/nsenter", "bin/ping", "bin/ps", "bin/readlink", "bin/rm", "bin/sed", "bin/sleep", "bin/stat", "bin/sync", "bin/sysctl",
+	"bin/tail", "bin/test", "bin/time", "bin/top", "bin/touch", "bin/true", "bin/umount", "bin/uname", "bin/unshare", "bin/wc", "bin/wget", "bin/xargs",
 }
 
 func findBusybox() (string, error) {
