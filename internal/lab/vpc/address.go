@@ -3,10 +3,7 @@
 
 package vpc
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
 // Sizes of delegated prefixes.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-prefix-eni.html
@@ -72,5 +69,3 @@ func advance(a netip.Addr, n uint64) netip.Addr {
 func within(outer, inner netip.Prefix) bool {
 	return outer.IsValid() && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
-
-func compareStrings(a, b string) int { return strings.Compare(a, b) }

@@ -3,7 +3,10 @@
 
 package vpc
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // AttachNetworkInterface attaches an ENI to an instance and returns the attachment.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AttachNetworkInterface.html
@@ -63,12 +66,8 @@ func (tx *change) attach(e ENI, i Instance, card, index int, deleteOnTermination
 	if index < 0 {
 		return ENI{}, InvalidValue("Invalid value '%d' for DeviceIndex.", index)
 	}
-	all, onCard := 0, 0
-	for _, o := range tx.allENIs() {
-		if o.Attachment == nil || o.Attachment.InstanceID != i.ID {
-			continue
-		}
-		all++
+	others, onCard := tx.attachedTo(i.ID), 0
+	for _, o := range others {
 		if o.Attachment.NetworkCard != card {
 			continue
 		}
@@ -77,9 +76,9 @@ func (tx *change) attach(e ENI, i Instance, card, index int, deleteOnTermination
 			return ENI{}, errIndexTaken(i.ID, index)
 		}
 	}
-	if all+1 > t.Interfaces() || onCard+1 > t.InterfacesPerCard {
+	if len(others)+1 > t.Interfaces() || onCard+1 > t.InterfacesPerCard {
 		// https://github.com/cilium/cilium/issues/15877; unverified: that a full card is worded alike.
-		return ENI{}, Errorf("AttachmentLimitExceeded", "Interface count %d exceeds the limit for %s", all+1, t.Name)
+		return ENI{}, Errorf("AttachmentLimitExceeded", "Interface count %d exceeds the limit for %s", len(others)+1, t.Name)
 	}
 	if len(e.IPv4())+len(e.Prefixes) > t.IPv4PerInterface {
 		return ENI{}, errAddressLimit() // unverified: that the ENI is refused, and how
@@ -95,12 +94,7 @@ func (tx *change) attach(e ENI, i Instance, card, index int, deleteOnTermination
 }
 
 func (tx *change) indexTakenOnAnyCard(instanceID string, index int) bool {
-	for _, o := range tx.allENIs() {
-		if a := o.Attachment; a != nil && a.InstanceID == instanceID && a.DeviceIndex == index {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(tx.attachedTo(instanceID), func(e ENI) bool { return e.Attachment.DeviceIndex == index })
 }
 
 // https://github.com/hashicorp/terraform-provider-aws/pull/906
@@ -117,7 +111,7 @@ func errAttachmentNotFound(id string) *APIError {
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachNetworkInterface.html
 func (c *Cloud) DetachNetworkInterface(now time.Time, attachmentID string) error {
 	return c.change(now, func(tx *change) error {
-		for _, e := range tx.allENIs() {
+		for e := range tx.each() {
 			if e.Attachment == nil || e.Attachment.ID != attachmentID {
 				continue
 			}

@@ -5,6 +5,7 @@ package vpc
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -129,20 +130,34 @@ func (tx *change) newestENI(id string) (ENI, bool) {
 	return e.clone(), ok
 }
 
-// allENIs reads all ENIs as the call has them so far, sorted by ID.
-func (tx *change) allENIs() []ENI {
-	var out []ENI
-	for _, id := range tx.enis.ids() {
-		if e, ok := tx.newestENI(id); ok {
-			out = append(out, e)
+// each goes through all ENIs as the call has them so far, in no order. They must not be changed.
+func (tx *change) each() iter.Seq[ENI] {
+	return func(yield func(ENI) bool) {
+		for id := range tx.enis.objects {
+			if _, drafted := tx.drafts[id]; drafted {
+				continue
+			}
+			if e, ok := tx.enis.newest(id); ok && !yield(e) {
+				return
+			}
+		}
+		for _, e := range tx.drafts {
+			if e != nil && !yield(*e) {
+				return
+			}
 		}
 	}
-	for id, e := range tx.drafts {
-		if _, old := tx.enis.objects[id]; !old && e != nil {
+}
+
+// attachedTo returns the ENIs of an instance as the call has them so far, in the order of cards and indexes.
+func (tx *change) attachedTo(instanceID string) []ENI {
+	var out []ENI
+	for e := range tx.each() {
+		if e.Attachment != nil && e.Attachment.InstanceID == instanceID {
 			out = append(out, e.clone())
 		}
 	}
-	slices.SortFunc(out, func(a, b ENI) int { return compareStrings(a.ID, b.ID) })
+	slices.SortFunc(out, bySlot)
 	return out
 }
 

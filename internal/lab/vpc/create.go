@@ -4,7 +4,6 @@
 package vpc
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -27,7 +26,7 @@ func (c *Cloud) CreateNetworkInterface(now time.Time, in CreateNetworkInterfaceI
 		out, err = tx.createENI(s, InterfaceSpec{
 			Description: in.Description, InterfaceType: in.InterfaceType, Groups: in.Groups, Tags: in.Tags,
 			AddressRequest: in.AddressRequest,
-		}, largestType(), func(fmt.Stringer) *APIError { return errCreateInUse() })
+		}, largestType(), false)
 		if err != nil {
 			return err
 		}
@@ -40,8 +39,8 @@ func (c *Cloud) CreateNetworkInterface(now time.Time, in CreateNetworkInterfaceI
 	return out, nil
 }
 
-// createENI makes an ENI in s with what spec asks for, within the limits of t. inUse words a named address that is taken.
-func (tx *change) createENI(s Subnet, spec InterfaceSpec, t InstanceType, inUse func(fmt.Stringer) *APIError) (ENI, error) {
+// createENI makes an ENI in s with what spec asks for, within the limits of t. A launch words its refusals differently.
+func (tx *change) createENI(s Subnet, spec InterfaceSpec, t InstanceType, launch bool) (ENI, error) {
 	kind := orDefault(spec.InterfaceType, "interface")
 	if !slices.Contains([]string{"interface", "efa", "efa-only"}, kind) {
 		return ENI{}, InvalidValue("Invalid value '%s' for InterfaceType.", spec.InterfaceType)
@@ -49,7 +48,7 @@ func (tx *change) createENI(s Subnet, spec InterfaceSpec, t InstanceType, inUse 
 	if err := checkRequest(spec.AddressRequest); err != nil {
 		return ENI{}, err
 	}
-	if err := tx.checkNamedOnCreate(s, spec.AddressRequest, inUse); err != nil {
+	if err := tx.checkNamedOnCreate(s, spec.AddressRequest, launch); err != nil {
 		return ENI{}, err
 	}
 	e := ENI{
@@ -146,7 +145,7 @@ func checkRequest(r AddressRequest) error {
 }
 
 // checkNamedOnCreate refuses named addresses that the new ENI cannot have.
-func (tx *change) checkNamedOnCreate(s Subnet, r AddressRequest, inUse func(fmt.Stringer) *APIError) error {
+func (tx *change) checkNamedOnCreate(s Subnet, r AddressRequest, launch bool) error {
 	named := slices.Concat(r.Secondary, r.IPv6)
 	if r.Primary.IsValid() {
 		if !r.Primary.Is4() {
@@ -159,12 +158,16 @@ func (tx *change) checkNamedOnCreate(s Subnet, r AddressRequest, inUse func(fmt.
 		switch {
 		case !cidr.IsValid() && !a.Is4():
 			return errNoIPv6(s.ID)
+		case launch && (!cidr.IsValid() || !cidr.Contains(a)):
+			return errLaunchOutsideSubnet(a)
 		case !cidr.IsValid() || !cidr.Contains(a):
 			return errOutsideSubnet()
 		case reservedByAWS(cidr, a):
 			return errReservedOnCreate(a)
+		case launch && tx.space(s.ID).holder(a) != "":
+			return errLaunchInUse(a)
 		case tx.space(s.ID).holder(a) != "":
-			return inUse(a)
+			return errCreateInUse()
 		}
 	}
 	if r.Primary.IsValid() && slices.Contains(r.Secondary, r.Primary) {

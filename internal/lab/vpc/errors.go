@@ -67,6 +67,10 @@ func errMoveNotAllowed[T fmt.Stringer](taken []T) *APIError {
 
 // RunInstances names the address: https://github.com/JamesWoolfenden/terraform-aws-cassandra/issues/18.
 // unverified: that the other calls do not.
+func errLaunchOutsideSubnet(a netip.Addr) *APIError {
+	return InvalidValue("Address %s does not fall within the subnet's address range", a)
+}
+
 func errOutsideSubnet() *APIError {
 	return InvalidValue("Address does not fall within the subnet's address range")
 }
@@ -109,7 +113,7 @@ func errCreateInUse() *APIError {
 }
 
 // RunInstances names the address. unverified: the wording.
-func errLaunchInUse(a fmt.Stringer) *APIError {
+func errLaunchInUse(a netip.Addr) *APIError {
 	return Errorf("InvalidIPAddress.InUse", "Address %s is in use.", a)
 }
 

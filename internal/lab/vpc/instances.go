@@ -4,7 +4,6 @@
 package vpc
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,7 +16,8 @@ type Launch struct {
 	ENIs          []ENI // of all instances
 }
 
-// RunInstances launches MaxCount instances, all or none; they run at once.
+// RunInstances launches MaxCount instances, all or none (the lab has no scarcity that MinCount could be for); they run at
+// once.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
 func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, err error) {
 	err = c.change(now, func(tx *change) error {
@@ -57,12 +57,19 @@ func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, e
 	return out, nil
 }
 
+// maxLaunch stands for an account's quota, which EC2 counts in vCPUs.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html#ec2-on-demand-instances-limits
+const maxLaunch = 1000
+
 // checkLaunch refuses what is wrong with the request itself and says which ENIs an instance gets.
 func checkLaunch(in RunInstancesInput) (InstanceType, []InterfaceSpec, error) {
 	t, ok := LookupInstanceType(in.InstanceType)
 	switch {
 	case in.MinCount < 1 || in.MaxCount < in.MinCount:
 		return t, nil, InvalidValue("Invalid value '%d' for maxCount or '%d' for minCount", in.MaxCount, in.MinCount)
+	case in.MaxCount > maxLaunch:
+		return t, nil, Errorf("InstanceLimitExceeded", "You have requested more instances (%d) than your current instance limit of %d "+
+			"allows for the specified instance type.", in.MaxCount, maxLaunch)
 	case !ok:
 		return t, nil, InvalidValue("Invalid value '%s' for InstanceType.", in.InstanceType)
 	case len(in.Interfaces) == 0 && in.SubnetID == "":
@@ -150,7 +157,7 @@ func (tx *change) launchENI(spec InterfaceSpec, t InstanceType) (ENI, error) {
 	if err != nil {
 		return ENI{}, err
 	}
-	return tx.createENI(s, spec, t, func(a fmt.Stringer) *APIError { return errLaunchInUse(a) })
+	return tx.createENI(s, spec, t, true)
 }
 
 // TerminateInstances ends instances, all or none of those named. ENIs with DeleteOnTermination go with them and free
@@ -191,10 +198,7 @@ func (c *Cloud) TerminateInstances(now time.Time, ids []string) (out []StateChan
 }
 
 func (tx *change) terminate(i Instance) error {
-	for _, e := range tx.allENIs() {
-		if e.Attachment == nil || e.Attachment.InstanceID != i.ID {
-			continue
-		}
+	for _, e := range tx.attachedTo(i.ID) {
 		deletes := e.Attachment.DeleteOnTermination
 		e.Attachment = nil
 		err := tx.putENI(e)

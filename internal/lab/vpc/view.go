@@ -102,12 +102,15 @@ func (v View) ENIs(instanceID string) []ENI {
 			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b ENI) int {
-		return cmp.Or(
-			cmp.Compare(a.Attachment.NetworkCard, b.Attachment.NetworkCard),
-			cmp.Compare(a.Attachment.DeviceIndex, b.Attachment.DeviceIndex))
-	})
+	slices.SortFunc(out, bySlot)
 	return out
+}
+
+// bySlot orders the ENIs of one instance.
+func bySlot(a, b ENI) int {
+	return cmp.Or(
+		cmp.Compare(a.Attachment.NetworkCard, b.Attachment.NetworkCard),
+		cmp.Compare(a.Attachment.DeviceIndex, b.Attachment.DeviceIndex))
 }
 
 // Routes returns where the VPC delivers each single address: address → ENI ID. An ENI that is not attached is listed
