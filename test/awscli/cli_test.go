@@ -9,7 +9,6 @@ package awscli
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,8 +53,11 @@ func cli() (string, error) {
 		}
 	}
 	out, err := exec.Command(path, "--version").CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(out), "aws-cli/2.") {
-		return "", fmt.Errorf("%s is no AWS CLI of version 2: %s (%v); install Debian's package awscli", path, out, err) //nolint:errorlint // one line for a person
+	if err != nil {
+		return "", fmt.Errorf("%s --version: %w\n%s", path, err, out)
+	}
+	if !strings.HasPrefix(string(out), "aws-cli/2.") {
+		return "", fmt.Errorf("%s is no AWS CLI of version 2 but %s: install Debian's package awscli", path, bytes.TrimSpace(out))
 	}
 	return path, nil
 }
@@ -88,7 +90,7 @@ func (s *suite) start(t *testing.T, scenario string) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
@@ -97,18 +99,18 @@ func (s *suite) start(t *testing.T, scenario string) *lab {
 		t.Fatalf("no ready line: %v; stderr: %s", err, &stderr)
 	}
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("signal vpclab: %v", err)
+		if signalErr := cmd.Process.Signal(syscall.SIGTERM); signalErr != nil {
+			t.Errorf("signal vpclab: %v", signalErr)
 		}
-		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
-			t.Errorf("vpclab after SIGTERM: %v; stderr: %s", err, &stderr)
+		if waitErr := cmd.Wait(); waitErr != nil || stderr.Len() > 0 {
+			t.Errorf("vpclab after SIGTERM: %v; stderr: %s", waitErr, &stderr)
 		}
 	})
 	var ready struct {
 		EC2 string            `json:"ec2"`
 		IDs map[string]string `json:"ids"`
 	}
-	if err := json.Unmarshal(line, &ready); err != nil {
+	if err = json.Unmarshal(line, &ready); err != nil {
 		t.Fatalf("ready line %s: %v", line, err)
 	}
 	return &lab{suite: s, t: t, url: ready.EC2, IDs: ready.IDs}
@@ -126,14 +128,9 @@ var refusal = regexp.MustCompile(`(?s)An error occurred \(([^)]+)\) when calling
 // call runs `aws ec2 COMMAND`; the words of the command are separated by spaces.
 func (l *lab) call(command string) answer {
 	l.t.Helper()
-	return l.callWith(l.t.Context(), command)
-}
-
-func (l *lab) callWith(ctx context.Context, command string) answer {
-	l.t.Helper()
 	l.calls.Add(1)
 	args := append([]string{"ec2", "--endpoint-url", l.url, "--output", "json", "--no-cli-pager"}, strings.Fields(command)...)
-	cmd := exec.CommandContext(ctx, l.aws, args...)
+	cmd := exec.CommandContext(l.t.Context(), l.aws, args...)
 	cmd.Env = []string{
 		"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 		"AWS_ACCESS_KEY_ID=AKIATEST", "AWS_SECRET_ACCESS_KEY=none", "AWS_DEFAULT_REGION=us-west-2",

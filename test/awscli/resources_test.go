@@ -19,11 +19,11 @@ func reading(t *testing.T, l *lab) {
 	l.pair("InvalidInstanceID.NotFound", "The instance ID 'i-0ffffffffffffffff' does not exist",
 		"describe-instances --instance-ids {i-0ffffffffffffffff|"+l.IDs["worker-1"]+"}").
 		expect(t, map[string]string{
-			"Reservations.0.Instances.0.InstanceType":              `"m5.2xlarge"`,
-			"Reservations.0.Instances.0.State.Name":                `"running"`,
+			"Reservations.0.Instances.0.InstanceType":               `"m5.2xlarge"`,
+			"Reservations.0.Instances.0.State.Name":                 `"running"`,
 			"Reservations.0.Instances.0.Placement.AvailabilityZone": `"us-west-2a"`,
-			"Reservations.0.Instances.0.NetworkInterfaces.3":       `null`,
-			"Reservations.0.Instances.0.NetworkInterfaces.2.VpcId": `"` + l.accept("describe-vpcs").text(t, "Vpcs.0.VpcId") + `"`,
+			"Reservations.0.Instances.0.NetworkInterfaces.3":        `null`,
+			"Reservations.0.Instances.0.NetworkInterfaces.2.VpcId":  `"` + l.accept("describe-vpcs").text(t, "Vpcs.0.VpcId") + `"`,
 		})
 	l.pair("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID 'eni-0ffffffffffffffff' does not exist",
 		"describe-network-interfaces --network-interface-ids {eni-0ffffffffffffffff|"+l.eni("worker-1", 1)+"}").

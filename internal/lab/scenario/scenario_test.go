@@ -30,7 +30,7 @@ import (
 
 func example(t testing.TB) []byte {
 	t.Helper()
-	data, err := os.ReadFile("testdata/example.yaml")
+	data, err := os.ReadFile("../../../examples/lab/two-workers.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ ec2.latency: must not be negative
 ec2.throttle.default.read.refill: is missing
 ec2.throttle.AssignIPs: "AssignIPs" is not an action of the lab's EC2 (…)
 ec2.faults[0].kind: "lost" is not one of lost-reply, error-before, error-after, 5xx, slow
-ec2.propagation.describe: must not be negative
+ec2.propagation.describe: must be 0 to 1h0m0s
 ec2.propagation.route: must be at most imds (2s): the metadata never shows what is not routed yet
 ec2.assignOwned: "maybe" is neither ok nor error
 ec2.mixedBatch: "half" is neither atomic nor partial`},

@@ -199,9 +199,9 @@ func (in *Instance) places() []slot {
 func (e EC2) validate(path string, p *strictyaml.Problems) {
 	e.weather().Validate(path, actions(), p)
 	lags := strictyaml.Join(path, "propagation")
-	notNegative(e.Propagation.Route, strictyaml.Join(lags, "route"), p)
-	notNegative(e.Propagation.IMDS, strictyaml.Join(lags, "imds"), p)
-	notNegative(e.Propagation.Describe, strictyaml.Join(lags, "describe"), p)
+	checkLag(e.Propagation.Route, strictyaml.Join(lags, "route"), p)
+	checkLag(e.Propagation.IMDS, strictyaml.Join(lags, "imds"), p)
+	checkLag(e.Propagation.Describe, strictyaml.Join(lags, "describe"), p)
 	if e.Propagation.Route > e.Propagation.IMDS {
 		p.Addf(strictyaml.Join(lags, "route"), "must be at most imds (%v): the metadata never shows what is not routed yet", e.Propagation.IMDS)
 	}
@@ -213,9 +213,13 @@ func (e EC2) weather() front.Weather {
 	return front.Weather{Latency: e.Latency, Throttle: e.Throttle, Faults: e.Faults, Seed: e.Seed}
 }
 
-func notNegative(d time.Duration, path string, p *strictyaml.Problems) {
-	if d < 0 {
-		p.Addf(path, "must not be negative")
+// maxLag is far above what EC2 shows (seconds to minutes), and keeps the past that [Build] makes up representable.
+// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+const maxLag = time.Hour
+
+func checkLag(d time.Duration, path string, p *strictyaml.Problems) {
+	if d < 0 || d > maxLag {
+		p.Addf(path, "must be 0 to %v", maxLag)
 	}
 }
 
