@@ -6,6 +6,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 # The programs of the suite that exist so far: folders with a main.go.
 DOORS := $(patsubst %/main.go,./%,$(wildcard $(addsuffix /main.go, \
