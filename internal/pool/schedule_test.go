@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,7 +82,7 @@ type schedule struct {
 	foreign []tenantENI
 	peak    int
 	adds    int
-	fails   int
+	fails   atomic.Int64
 	crashes int
 }
 
@@ -175,7 +176,7 @@ func (s *schedule) add(l *life) {
 		defer l.mu.Unlock()
 		if err != nil || l.ctx.Err() != nil {
 			l.netns.remove(a.Netns.Path)
-			s.fails++
+			s.fails.Add(1)
 			if derr := l.Del(a.Key); derr != nil {
 				s.t.Errorf("DEL after a failed ADD: %v", derr)
 			}
@@ -299,7 +300,7 @@ func (s *schedule) finish(steps int) {
 		}
 	}
 	s.t.Logf("seed %d: %d steps, %d ADDs (%d failed), %d crashes, %d conflicts, %d lost replies, %d throttles, at most %d of 32 addresses in use",
-		s.seed, steps, s.adds, s.fails, s.crashes, counts["conflicts"], counts["lost replies"], counts["throttles"], s.peak)
+		s.seed, steps, s.adds, s.fails.Load(), s.crashes, counts["conflicts"], counts["lost replies"], counts["throttles"], s.peak)
 	if s.peak < 26 {
 		s.t.Errorf("the reservation was filled to %d of 32 only", s.peak)
 	}
