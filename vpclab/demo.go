@@ -6,14 +6,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/story"
 )
@@ -36,12 +34,12 @@ func (d *door) demoCommand() *cobra.Command {
 			if err := needRoot(c, "make demo needs none: it takes a virtual machine"); err != nil {
 				return err
 			}
-			binDir, err := programs(binDir)
+			folder, err := programs(binDir)
 			if err != nil {
 				return err
 			}
 			return story.Tell(c.Context(), story.Config{
-				Out: d.stdout, Terminal: isTerminal(d.stdout) && d.getenv("NO_COLOR") == "", BinDir: binDir,
+				Out: d.stdout, Terminal: d.onTerminal(), BinDir: folder,
 				Prefix: "vpclab-" + strconv.Itoa(os.Getpid()),
 			})
 		},
@@ -76,12 +74,16 @@ func programs(dir string) (string, error) {
 	return dir, nil
 }
 
-// isTerminal reports whether w is one, and so understands escape codes.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// onTerminal reports whether stdout understands escape codes. CLICOLOR_FORCE says so where a pipe leads to a terminal.
+// https://no-color.org, https://bixense.com/clicolors/
+func (d *door) onTerminal() bool {
+	if d.getenv("NO_COLOR") != "" || d.getenv("CLICOLOR_FORCE") != "" {
+		return d.getenv("NO_COLOR") == ""
+	}
+	f, ok := d.stdout.(*os.File)
 	if !ok {
 		return false
 	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	info, err := f.Stat()
+	return err == nil && info.Mode()&fs.ModeCharDevice != 0
 }

@@ -54,7 +54,7 @@ func New(cfg Config) (_ *Fabric, err error) {
 		return nil, errors.New("fabric: no prefix for the names of namespaces")
 	}
 	f := &Fabric{prefix: cfg.Prefix, fd: vnetns.None(), workers: map[string]bool{}}
-	if err := f.removeNamespaces(); err != nil {
+	if err = f.removeNamespaces(); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -72,7 +72,7 @@ func New(cfg Config) (_ *Fabric, err error) {
 	if f.vpc, err = netlinksafe.NewHandleAt(f.fd, netlinkRoute); err != nil {
 		return nil, fmt.Errorf("open rtnetlink in %s: %w", path, err)
 	}
-	if err := f.prepareVPC(); err != nil {
+	if err = f.prepareVPC(); err != nil {
 		return nil, err
 	}
 	return f, nil

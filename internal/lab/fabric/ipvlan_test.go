@@ -87,7 +87,7 @@ func TestIPVlanOnALateLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.LinkSetUp(link); err != nil {
+	if err = h.LinkSetUp(link); err != nil {
 		t.Fatal(err)
 	}
 	p, err := pod.New(fmt.Sprintf("fabipvlan%d-late", os.Getpid()))

@@ -86,11 +86,12 @@ func (f *Fabric) read() (state, error) {
 			s.links[l.Attrs().Name] = l.Attrs().Alias
 		}
 	}
-	if err := f.readGateways(s); err != nil {
+	if err = f.readGateways(s); err != nil {
 		return state{}, err
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := f.vpc.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+		var routes []netlink.Route
+		routes, err = f.vpc.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
 		if err != nil {
 			return state{}, fmt.Errorf("list routes of the VPC's namespace: %w", err)
 		}

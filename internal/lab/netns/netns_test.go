@@ -21,14 +21,14 @@ func TestCreateEnterListDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := netns.Delete(name); err != nil {
-			t.Error(err)
+		if failed := netns.Delete(name); failed != nil {
+			t.Error(failed)
 		}
 	})
 	if path != netns.Path(name) {
 		t.Errorf("path %s, want %s", path, netns.Path(name))
 	}
-	if _, err := netns.Create(name); !errors.Is(err, fs.ErrExist) {
+	if _, err = netns.Create(name); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("second Create: %v, want ErrExist", err)
 	}
 
@@ -36,7 +36,7 @@ func TestCreateEnterListDelete(t *testing.T) {
 	if outside, err = os.Readlink("/proc/thread-self/ns/net"); err != nil {
 		t.Fatal(err)
 	}
-	if err := netns.Do(path, func() error {
+	if err = netns.Do(path, func() (err error) {
 		inside, err = os.Readlink("/proc/thread-self/ns/net")
 		return err
 	}); err != nil {

@@ -112,7 +112,7 @@ func Exchange(ctx context.Context, netnsPath string, to netip.AddrPort) (time.Du
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	const line = "an address that the VPC knows\n"
-	if _, err := io.WriteString(c, line); err != nil {
+	if _, err = io.WriteString(c, line); err != nil {
 		return 0, fmt.Errorf("send to %s: %w", to, err)
 	}
 	got, err := bufio.NewReader(c).ReadString('\n')

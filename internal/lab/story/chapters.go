@@ -111,9 +111,9 @@ func (s *story) attach(ctx context.Context, what, name, worker string, net netwo
 		if err != nil {
 			return "", err
 		}
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		a, err := s.nodes[worker].add(ctx, p, net, "net1")
+		a, err := s.nodes[worker].add(limited, p, net, "net1")
 		if err != nil {
 			return "", err
 		}
@@ -124,20 +124,20 @@ func (s *story) attach(ctx context.Context, what, name, worker string, net netwo
 // cooldown deletes a pod and makes another: an address goes to nobody else while packets to its old pod may be under way.
 func (s *story) cooldown(ctx context.Context) {
 	s.teller.check("pod d is deleted: its address cools, and the next pod gets another one", func() (string, error) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		d, n := s.pods["d"], s.nodes["worker-1"]
 		if d == nil || len(d.nets) != 1 {
 			return "", errors.New("there is no pod d")
 		}
-		if err := n.del(ctx, d, d.nets[0]); err != nil {
+		if err := n.del(limited, d, d.nets[0]); err != nil {
 			return "", err
 		}
 		delete(s.pods, "d")
 		if err := d.Delete(); err != nil {
 			return "", err
 		}
-		state, err := n.stateOf(ctx, d.nets[0].addr)
+		state, err := n.stateOf(limited, d.nets[0].addr)
 		if err != nil {
 			return "", err
 		}
@@ -148,7 +148,7 @@ func (s *story) cooldown(ctx context.Context) {
 		if err != nil {
 			return "", err
 		}
-		got, err := n.add(ctx, next, multus1, "net1")
+		got, err := n.add(limited, next, multus1, "net1")
 		if err == nil && got.addr == d.nets[0].addr {
 			err = fmt.Errorf("g got %s, which d had", got.addr)
 		}
@@ -183,16 +183,20 @@ func (s *story) terminatedWorker(ctx context.Context) {
 		return fmt.Sprintf("%d addresses", len(freed)), nil
 	})
 	t.check("its pods are gone from the VPC: c reaches e no more", func() (string, error) {
-		ctx, cancel := context.WithTimeout(ctx, routeLag+answer)
+		limited, cancel := context.WithTimeout(ctx, routeLag+answer)
 		defer cancel()
 		begin := time.Now()
-		for {
-			if _, err := s.ping(ctx, "c", "e", silence); errors.Is(err, pod.ErrNoReply) && ctx.Err() == nil {
-				return "silent after " + since(begin), nil
-			} else if err != nil {
-				return "", err
+		err := until(limited, func() error {
+			rtt, err := s.ping(limited, "c", "e", silence)
+			switch {
+			case errors.Is(err, pod.ErrNoReply) && limited.Err() == nil:
+				return nil
+			case err != nil:
+				return err
 			}
-		}
+			return fmt.Errorf("reply in %s, long after", round(rtt))
+		})
+		return "silent after " + since(begin), err
 	})
 	if !s.launch(ctx) {
 		t.skip("a pod on worker-3 gets an address")
@@ -213,7 +217,7 @@ func (s *story) terminatedWorker(ctx context.Context) {
 // launch launches a worker as an Auto Scaling group does, and starts its agent.
 func (s *story) launch(ctx context.Context) bool {
 	return s.teller.check("worker-3 is launched, and its agent runs", func() (string, error) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		begin := time.Now()
 		ours := map[string]string{"node.k8s.amazonaws.com/no_manage": "true"}
@@ -223,7 +227,7 @@ func (s *story) launch(ctx context.Context) bool {
 		if err != nil {
 			return "", err
 		}
-		path, err := s.lab.AwaitInstance(ctx, launch.ID)
+		path, err := s.lab.AwaitInstance(limited, launch.ID)
 		if err != nil {
 			return "", err
 		}
@@ -231,7 +235,7 @@ func (s *story) launch(ctx context.Context) bool {
 		if err != nil {
 			return "", err
 		}
-		return since(begin), s.answers(ctx, n)
+		return since(begin), s.answers(limited, n)
 	})
 }
 

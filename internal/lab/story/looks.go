@@ -81,10 +81,10 @@ func (s *story) answersAtOnce(ctx context.Context, what, from string, to netip.A
 		if p == nil {
 			return "", fmt.Errorf("there is no pod %s", from)
 		}
-		ctx, cancel := context.WithTimeout(ctx, answer)
+		limited, cancel := context.WithTimeout(ctx, answer)
 		defer cancel()
 		begin := time.Now()
-		if _, err := pod.Ping(ctx, p.Netns, to); err != nil {
+		if _, err := pod.Ping(limited, p.Netns, to); err != nil {
 			return "", err
 		}
 		if took := time.Since(begin); took > routeLag/2 {
@@ -104,15 +104,15 @@ func (s *story) tcp(ctx context.Context, what, from, to string) {
 		if err != nil || s.pods[from] == nil {
 			return "", errors.Join(err, fmt.Errorf("cannot connect from %s to %s", from, to))
 		}
-		ctx, cancel := context.WithTimeout(ctx, answer)
+		limited, cancel := context.WithTimeout(ctx, answer)
 		defer cancel()
 		at := netip.AddrPortFrom(target, echoPort)
-		server, err := pod.ServeEcho(ctx, s.pods[to].Netns, at)
+		server, err := pod.ServeEcho(limited, s.pods[to].Netns, at)
 		if err != nil {
 			return "", err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		took, err := pod.Exchange(ctx, s.pods[from].Netns, at)
+		took, err := pod.Exchange(limited, s.pods[from].Netns, at)
 		return "a line and back in " + round(took), err
 	})
 }

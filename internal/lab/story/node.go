@@ -38,7 +38,7 @@ func (n *node) socket() string { return filepath.Join(n.dir, "agent", "agent.soc
 
 // start starts the agent in the worker's network namespace, with the settings of its DaemonSet.
 func (n *node) start() (err error) {
-	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+	if err = os.MkdirAll(n.dir, 0o700); err != nil {
 		return fmt.Errorf("start agent of %s: %w", n.name, err)
 	}
 	if n.log, err = os.OpenFile(filepath.Join(n.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
@@ -55,7 +55,7 @@ func (n *node) start() (err error) {
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://" + lab.IMDSInWorker.String(),
 	}
 	n.agent.Stdout, n.agent.Stderr = n.log, n.log
-	if err := netns.Do(n.netns, n.agent.Start); err != nil {
+	if err = netns.Do(n.netns, n.agent.Start); err != nil {
 		return errors.Join(fmt.Errorf("start agent of %s: %w", n.name, err), n.log.Close())
 	}
 	n.ended = make(chan error, 1)
@@ -145,8 +145,11 @@ func runtimeConf(p *demoPod, ifName string) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: p.Name, NetNS: p.Netns, IfName: ifName,
 		Args: [][2]string{
-			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "demo"}, {"K8S_POD_NAME", p.name},
-			{"K8S_POD_INFRA_CONTAINER_ID", p.Name}, {"K8S_POD_UID", p.Name},
+			{"IgnoreUnknown", "1"},
+			{"K8S_POD_NAMESPACE", "demo"},
+			{"K8S_POD_NAME", p.name},
+			{"K8S_POD_INFRA_CONTAINER_ID", p.Name},
+			{"K8S_POD_UID", p.Name},
 		},
 	}
 }
@@ -161,12 +164,12 @@ func (n *node) add(ctx context.Context, p *demoPod, net network, ifName string) 
 	start := time.Now()
 	var result *types100.Result
 	err = netns.Do(n.netns, func() error {
-		r, err := n.cni().AddNetworkList(ctx, list, runtimeConf(p, ifName))
-		if err != nil {
-			return err
+		r, failed := n.cni().AddNetworkList(ctx, list, runtimeConf(p, ifName))
+		if failed != nil {
+			return failed
 		}
-		result, err = types100.NewResultFromResult(r)
-		return err
+		result, failed = types100.NewResultFromResult(r)
+		return failed
 	})
 	a.took = time.Since(start)
 	if err != nil {

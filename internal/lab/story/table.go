@@ -191,16 +191,21 @@ func ranges(addrs []netip.Addr) string {
 	var parts []string
 	for i := 0; i < len(addrs); {
 		j := i
-		for j+1 < len(addrs) && addrs[j].Next() == addrs[j+1] {
+		for j+1 < len(addrs) && addrs[j].Next() == addrs[j+1] && lastPart(addrs[j+1]) != "0" {
 			j++
 		}
 		part := addrs[i].String()
 		if j > i {
-			last := addrs[j].String()
-			part += "–" + last[strings.LastIndexAny(last, ".:")+1:]
+			part += "–" + lastPart(addrs[j])
 		}
 		parts = append(parts, part)
 		i = j + 1
 	}
 	return strings.Join(parts, ", ")
+}
+
+// lastPart is the last octet of an IPv4 address.
+func lastPart(a netip.Addr) string {
+	s := a.String()
+	return s[strings.LastIndexByte(s, '.')+1:]
 }

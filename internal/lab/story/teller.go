@@ -68,11 +68,6 @@ func (t *teller) check(what string, look func() (measured string, err error)) bo
 	return err == nil
 }
 
-// must is [teller.check] for what has nothing to measure.
-func (t *teller) must(what string, do func() error) bool {
-	return t.check(what, func() (string, error) { return "", do() })
-}
-
 // skip fails what cannot be told any more because something before it failed.
 func (t *teller) skip(what string) {
 	t.check(what, func() (string, error) { return "", errors.New("not told: see above") })
