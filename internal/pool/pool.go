@@ -184,7 +184,8 @@ type failure struct {
 	final  bool // trying again before something changes is of no use
 }
 
-// New makes the node of an instance from what its ledger held. Nothing is read or written until [Node.Run].
+// New makes the node of an instance from what its ledger held, and records what a reboot made of that before anything
+// else is recorded. EC2, metadata and kernel are not asked until [Node.Run].
 func New(cfg Config, instance eni.Instance, ports Ports, records []Record, rebooted bool) *Node {
 	n := &Node{
 		cfg: cfg, instance: instance, ports: ports, log: cfg.Log,
@@ -200,6 +201,7 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 		suspects:   map[attachment.Key]time.Time{},
 	}
 	n.load(records, rebooted)
+	n.settleReboot()
 	return n
 }
 
@@ -207,7 +209,6 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 func (n *Node) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	n.settleReboot()
 	n.mu.Lock()
 	n.spawn = func(p *iface) { wg.Go(func() { p.run(ctx) }) }
 	n.mu.Unlock()
