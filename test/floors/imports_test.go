@@ -87,7 +87,7 @@ var table = []row{
 	{path: "internal/pool", floor: flows},
 
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
-	{path: "vpclab", floor: doors, libraries: []string{cobra}, also: []floor{lab}},
+	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
 	{path: "internal/lab/ec2api", floor: lab},

@@ -166,6 +166,9 @@ func until(ctx context.Context, look func() error) error {
 	}
 }
 
+// poolENIs is how many ENIs of each worker in the scenario the agents manage.
+const poolENIs = 2
+
 // wantedStock is less than the agent's minimum target of 14 by the pods that are there already.
 const wantedStock = 10
 
@@ -181,10 +184,12 @@ func (s *story) stocked(ctx context.Context) (string, error) {
 			if err != nil {
 				return err
 			}
+			managed := 0
 			for _, e := range st.ENIs {
 				if !e.Managed {
 					continue
 				}
+				managed++
 				stock := 0
 				for _, a := range e.Addresses {
 					if a.State == "free" {
@@ -194,6 +199,9 @@ func (s *story) stocked(ctx context.Context) (string, error) {
 				if free += stock; stock < wantedStock {
 					return fmt.Errorf("%s has %d addresses in stock, want %d", e.ID, stock, wantedStock)
 				}
+			}
+			if managed != poolENIs {
+				return fmt.Errorf("%d pool ENIs, want %d", managed, poolENIs)
 			}
 			return nil
 		})
