@@ -37,10 +37,6 @@ type ipv6Prefix struct {
 	Prefix netip.Prefix `xml:"ipv6Prefix"`
 }
 
-type ipv6Address struct {
-	Address netip.Addr `xml:"ipv6Address"`
-}
-
 func assignPrivateIPAddresses(c *call, in assignPrivateIPAddressesRequest) (*assignPrivateIPAddressesResponse, error) {
 	count, err := counts(in.Count, in.PrefixCount)
 	if err != nil {

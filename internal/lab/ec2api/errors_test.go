@@ -5,7 +5,9 @@ package ec2api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,6 +181,44 @@ func TestEveryRefusalIsOneValueAwayFromSuccess(t *testing.T) {
 			"device index taken", "InvalidParameterValue", "", nil, attach(multus, 1), attach(multus, 2),
 		},
 		{
+			"ENI attached already", "InvalidNetworkInterface.InUse", "Interface: [%s] in use.",
+			nil,
+			func(ctx context.Context, l *lab) error {
+				_, err := l.client.AttachNetworkInterface(ctx, &ec2.AttachNetworkInterfaceInput{
+					NetworkInterfaceId: &l.enis[0].ID, InstanceId: &l.workers[1].ID, DeviceIndex: aws.Int32(2),
+				})
+				return err
+			},
+			attach(multus, 2),
+		},
+		{
+			"ENI limit of the instance", "AttachmentLimitExceeded", "Interface count 5 exceeds the limit for m5.2xlarge",
+			func(ctx context.Context, l *lab) error {
+				return errors.Join(attach(multus, 2)(ctx, l), attach(multus, 3)(ctx, l))
+			},
+			attach(multus, 4),
+			func(ctx context.Context, l *lab) error {
+				l.workers[0] = l.workers[1]
+				return attach(multus, 3)(ctx, l)
+			},
+		},
+		{
+			"address outside the subnet of a launch", "InvalidParameterValue",
+			"Address 10.10.2.70 does not fall within the subnet's address range",
+			nil,
+			run(ec2.RunInstancesInput{InstanceType: "m5.large", PrivateIpAddress: aws.String("10.10.2.70")}),
+			run(ec2.RunInstancesInput{InstanceType: "m5.large", PrivateIpAddress: aws.String("10.10.1.70")}),
+		},
+		{
+			"subnet beside interfaces", "InvalidParameterCombination",
+			"Network interfaces and an instance-level subnet ID may not be specified on the same request",
+			nil,
+			run(ec2.RunInstancesInput{InstanceType: "m5.large", NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{
+				{DeviceIndex: aws.Int32(0)},
+			}}),
+			run(ec2.RunInstancesInput{InstanceType: "m5.large"}),
+		},
+		{
 			"other zone", "InvalidParameterCombination", "",
 			nil, attach(func(l *lab) vpc.Subnet { return l.otherZone }, 2), attach(multus, 2),
 		},
@@ -246,7 +286,7 @@ func TestEveryRefusalIsOneValueAwayFromSuccess(t *testing.T) {
 				}
 			}
 			message := c.message
-			if c.name == "unassign what is not there" {
+			if strings.Contains(message, "%s") {
 				message = fmt.Sprintf(message, l.enis[0].ID)
 			}
 			wantError(t, c.bad(t.Context(), l), c.code, message)

@@ -79,9 +79,9 @@ func runInstances(c *call, in runInstancesRequest) (*runInstancesResponse, error
 		input.IPv6 = append(input.IPv6, a.Address)
 	}
 	for _, s := range in.Interfaces {
-		spec, err := s.spec()
-		if err != nil {
-			return nil, err
+		spec, specErr := s.spec()
+		if specErr != nil {
+			return nil, specErr
 		}
 		input.Interfaces = append(input.Interfaces, spec)
 	}
