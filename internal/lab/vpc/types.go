@@ -28,7 +28,8 @@ const (
 // Interfaces is how many ENIs an instance of the type can have, over all cards.
 func (t InstanceType) Interfaces() int { return t.NetworkCards * t.InterfacesPerCard }
 
-// IPv6PerInterface equals the IPv4 limit for every type of the table, and is counted apart from it.
+// IPv6PerInterface is counted apart from the IPv4 limit.
+// unverified: that it equals the IPv4 limit for every type of the table, as it does for those that the user guide shows.
 func (t InstanceType) IPv6PerInterface() int { return t.IPv4PerInterface }
 
 // LookupInstanceType returns the type of that name.
@@ -53,10 +54,11 @@ func largestType() InstanceType {
 
 // instanceTypes is sorted by name and never changed.
 //
-// Limits: "Maximum IP addresses per network interface",
-// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html; network cards:
-// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html#network-cards; both as of August 2026, compared with
-// https://github.com/aws/amazon-vpc-cni-k8s/blob/master/pkg/vpc/vpc_ip_resource_limit.go.
+// The numbers are those of the VPC CNI's table, which is generated from DescribeInstanceTypes (commit b52188387f2e of
+// August 2026): https://github.com/aws/amazon-vpc-cni-k8s/blob/master/pkg/vpc/vpc_ip_resource_limit.go. The user guide
+// lists them under "Maximum IP addresses per network interface" and "Network cards":
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html#network-cards
 var instanceTypes = []InstanceType{
 	// name, network cards, ENIs per card, IPv4 addresses per ENI, hypervisor
 	{"c5.18xlarge", 1, 15, 50, Nitro},
