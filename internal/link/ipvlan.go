@@ -57,8 +57,12 @@ type Made struct {
 	Routes []netconf.Route
 }
 
-// ErrExists: the pod has an interface of that name.
-var ErrExists = errors.New("interface exists")
+var (
+	// ErrExists: the pod has an interface of that name.
+	ErrExists = errors.New("interface exists")
+	// ErrMaster: the master is not as it was asked for: gone, another one, or down.
+	ErrMaster = errors.New("master link unusable")
+)
 
 // ModeError says that a link carries children in another mode than l2: mode and flags belong to the master, and a
 // further child would switch those of its siblings.
@@ -156,16 +160,33 @@ func describe(l netlink.Link) attachment.Link {
 func findMaster(want attachment.Link) (netlink.Link, error) {
 	l, err := netlink.LinkByIndex(want.Index)
 	if err != nil {
-		return nil, fmt.Errorf("find link %s (index %d): %w", want.Name, want.Index, err)
+		return nil, fmt.Errorf("%w: find link %s (index %d): %w", ErrMaster, want.Name, want.Index, err)
 	}
 	got := describe(l)
 	switch {
 	case got.MAC != want.MAC:
-		return nil, fmt.Errorf("link %s (index %d) has MAC %s, not the ENI's %s", got.Name, got.Index, got.MAC, want.MAC)
+		return nil, fmt.Errorf("%w: link %s (index %d) has MAC %s, not the ENI's %s", ErrMaster, got.Name, got.Index, got.MAC, want.MAC)
 	case !got.Up:
-		return nil, fmt.Errorf("link %s (index %d) is down", got.Name, got.Index)
+		return nil, fmt.Errorf("%w: link %s (index %d) is down", ErrMaster, got.Name, got.Index)
 	}
 	return l, nil
+}
+
+// Vacant is [ErrExists] when the pod at path has an interface of the attachment's name.
+func Vacant(path string, k attachment.Key) error {
+	p, err := enter(path)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	_, err = p.h.LinkByName(k.IfName)
+	if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s in %s: %w", k.IfName, path, err)
+	}
+	return fmt.Errorf("%s in %s: %w", k.IfName, path, ErrExists)
 }
 
 // interimName is what the child is called until it is where nobody else looks names up. It is known again after a crash.

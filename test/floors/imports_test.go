@@ -87,6 +87,9 @@ var table = []row{
 	{path: "internal/pool", floor: flows},
 
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
+	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
+	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}, also: []floor{doors}},        // for plugins/internal
+	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},

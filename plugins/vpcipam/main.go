@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Command vpcipam is a CNI IPAM plugin that gives pods addresses which their VPC routes: it asks the node's agent, which
+// holds them on the worker's ENIs. It serves interface plugins that put pods on an ENI's link (upstream's ipvlan with
+// `master`; vpcipvlan asks the agent by itself). It keeps no state.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/netconf"
+	"github.com/multus-vpc/multus-vpc/plugins/internal/ipam"
+)
+
+func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
+
+// run serves one call; skel itself reads CNI_* and the configuration from the process.
+func run(getenv func(string) string, stdout, stderr io.Writer) int {
+	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
+	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status}
+	return ipam.Main(funcs, "CNI IPAM plugin vpcipam of multus-vpc", getenv, stdout, stderr)
+}
+
+type plugin struct {
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+func (p plugin) agent(socket string) ipam.Agent { return ipam.Agent{Socket: socket, Stderr: p.stderr} }
+
+func (p plugin) add(args *skel.CmdArgs) error {
+	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if err != nil {
+		return ipam.Error(err)
+	}
+	a, err := ipam.Describe(args, conf.Name, conf.Pod)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), conf.IPAM.Timeout)
+	defer cancel()
+	result, err := p.allocate(ctx, conf, a)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	if err = ipam.Print(result, conf.CNIVersion, p.stdout); err != nil {
+		p.agent(conf.IPAM.AgentSocket).Release(ctx, a)
+		return ipam.Error(fmt.Errorf("print the result: %w", err))
+	}
+	return nil
+}
+
+// allocate is an ADD's work: addresses on the ENI that the configuration means, as an IPAM result.
+func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment.Attachment) (*types100.Result, error) {
+	selector, err := selectorOf(conf.Target)
+	if err != nil {
+		return nil, err
+	}
+	agent := p.agent(conf.IPAM.AgentSocket)
+	reply, err := agent.Add(ctx, a, attachment.Query{Selector: selector, Families: conf.IPAM.Families, Source: conf.IPAM.Source})
+	if err != nil {
+		return nil, err
+	}
+	if found := reply.ENI.Link.Name; conf.Master != "" && found != "" && found != conf.Master {
+		agent.Release(ctx, a)
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("master: %q has the MAC of %s, but that ENI's link is %q; name it instead", conf.Master, reply.ENI.ID, found), "")
+	}
+	addresses := ipam.Addresses(reply, conf.IPAM.Gateway)
+	result := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Routes:     ipam.CNIRoutes(ipam.Routes(conf.IPAM.Routes, a.IfName, addresses)),
+		DNS:        conf.IPAM.DNS,
+	}
+	for _, address := range addresses {
+		result.IPs = append(result.IPs, address.CNI(nil))
+	}
+	return result, nil
+}
+
+// selectorOf turns a master's name into what identifies the ENI, its MAC.
+func selectorOf(t netconf.Target) (eni.Selector, error) {
+	if t.Master == "" {
+		return t.Selector, nil
+	}
+	link, err := net.InterfaceByName(t.Master)
+	if err != nil {
+		return eni.Selector{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: no link %q on this node", t.Master), err.Error())
+	}
+	return eni.Selector{MAC: eni.ParseMAC(link.HardwareAddr.String())}, nil
+}
+
+func (p plugin) del(args *skel.CmdArgs) error {
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	p.agent(rel.AgentSocket).Release(context.Background(), attachment.Attachment{Key: ipam.Key(args), Network: rel.Name})
+	return nil
+}
+
+func (p plugin) check(args *skel.CmdArgs) error {
+	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if err != nil {
+		return ipam.Error(err)
+	}
+	a, err := ipam.Describe(args, conf.Name, conf.Pod)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	expected, err := ipam.Expected(args.StdinData, a)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), conf.IPAM.Timeout)
+	defer cancel()
+	_, err = p.agent(conf.IPAM.AgentSocket).Check(ctx, a, expected.Addresses)
+	return ipam.Error(err)
+}
+
+func (p plugin) status(args *skel.CmdArgs) error {
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if err := p.agent(rel.AgentSocket).Status(context.Background()); err != nil {
+		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
+	}
+	return nil
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Command vpcipvlan is a CNI plugin that gives pods interfaces on the worker's ENIs: ipvlan children in mode l2 on the
+// ENI that the configuration selects, with source routing. With `ipam.type` vpcipam it asks the node's agent for
+// addresses itself, any other IPAM plugin is executed. It stands first in its chain and keeps no state.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/link"
+	"github.com/multus-vpc/multus-vpc/internal/netconf"
+	"github.com/multus-vpc/multus-vpc/internal/netns"
+	"github.com/multus-vpc/multus-vpc/plugins/internal/ipam"
+)
+
+// kernelTimeout is for the work on links, which takes milliseconds and may wait 2 s for an address to come free.
+const kernelTimeout = 10 * time.Second
+
+func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
+
+// run serves one call; skel itself reads CNI_* and the configuration from the process.
+func run(getenv func(string) string, stdout, stderr io.Writer) int {
+	// A runtime that loses patience sends a signal: what was made so far is undone.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
+	funcs := skel.CNIFuncs{
+		Add:    func(args *skel.CmdArgs) error { return answer(p.add(ctx, args)) },
+		Del:    func(args *skel.CmdArgs) error { return answer(p.del(ctx, args)) },
+		Check:  func(args *skel.CmdArgs) error { return answer(p.check(ctx, args)) },
+		Status: func(args *skel.CmdArgs) error { return answer(p.status(ctx, args)) },
+	}
+	return ipam.Main(funcs, "CNI plugin vpcipvlan of multus-vpc", getenv, stdout, stderr)
+}
+
+type plugin struct {
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+func (p plugin) agent(socket string) ipam.Agent { return ipam.Agent{Socket: socket, Stderr: p.stderr} }
+
+// call is one ADD or CHECK.
+type call struct {
+	args  *skel.CmdArgs
+	conf  netconf.VPCIpvlan
+	about attachment.Attachment
+	agent ipam.Agent
+}
+
+func (p plugin) open(args *skel.CmdArgs) (call, error) {
+	conf, err := netconf.ParseVPCIpvlan(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if err != nil {
+		return call{}, err
+	}
+	about, err := ipam.Describe(args, conf.Name, conf.Pod)
+	return call{args, conf, about, p.agent(conf.IPAM.AgentSocket)}, err
+}
+
+// add allocates, then makes the interface, then prints the result; each step is undone when a later one fails.
+func (p plugin) add(ctx context.Context, args *skel.CmdArgs) (err error) {
+	c, err := p.open(args)
+	if err != nil {
+		return err
+	}
+	prev, err := ipam.PrevResult(args.StdinData)
+	if err != nil {
+		return err
+	}
+	// Asked before anything is allocated: undoing the second ADD of a living attachment would free its addresses.
+	if err = link.Vacant(args.Netns, c.about.Key); err != nil {
+		return err
+	}
+	g, err := c.allocate(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && !errors.Is(err, link.ErrExists) {
+			err = withUndo(err, g.release(context.WithoutCancel(ctx)))
+		}
+	}()
+	if c.conf.MTU > g.master.MTU {
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("mtu: %d exceeds that of link %s, %d; write at most that, or 0", c.conf.MTU, g.master.Name, g.master.MTU), "")
+	}
+	kernel, cancel := context.WithTimeout(ctx, kernelTimeout)
+	defer cancel()
+	made, err := link.Add(kernel, c.child(g))
+	if err != nil {
+		return err
+	}
+	if err = ipam.Print(c.result(g, made, prev), c.conf.CNIVersion, p.stdout); err != nil {
+		return withUndo(fmt.Errorf("print the result: %w", err), link.Del(args.Netns, c.about.Key))
+	}
+	return nil
+}
+
+// del removes the interface first, so that no address is given to another pod while this one still has it.
+func (p plugin) del(ctx context.Context, args *skel.CmdArgs) error {
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	key := ipam.Key(args)
+	if err := removeLink(args, key); err != nil {
+		return err
+	}
+	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
+		return invoke.DelegateDel(ctx, rel.IPAMType, args.StdinData, nil)
+	}
+	p.agent(rel.AgentSocket).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
+	return nil
+}
+
+// removeLink does nothing in the plugin's own namespace, where skel refuses the call afterwards.
+func removeLink(args *skel.CmdArgs, key attachment.Key) error {
+	if args.Netns == "" {
+		return nil
+	}
+	ns, err := netns.Identify(args.Netns)
+	if netns.Missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if own, ownErr := ipam.IsOwn(ns); ownErr != nil || own {
+		return ownErr
+	}
+	return link.Del(args.Netns, key)
+}
+
+func (p plugin) check(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := p.open(args)
+	if err != nil {
+		return err
+	}
+	expected, err := ipam.Expected(args.StdinData, c.about)
+	if err != nil {
+		return err
+	}
+	master, err := c.checkIPAM(ctx, expected)
+	if err != nil {
+		return err
+	}
+	return link.Check(c.child(grant{master: master, addresses: expected.Addresses, routes: expected.Routes}))
+}
+
+func (p plugin) status(ctx context.Context, args *skel.CmdArgs) error {
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
+		return invoke.DelegateStatus(ctx, rel.IPAMType, args.StdinData, nil)
+	}
+	if err := p.agent(rel.AgentSocket).Status(ctx); err != nil {
+		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
+	}
+	return nil
+}
+
+// coded gives the errors of package link their CNI codes, and others those that every plugin uses.
+func coded(err error) *types.Error {
+	code := uint(0)
+	_, difference := errors.AsType[*link.Difference](err)
+	_, mode := errors.AsType[*link.ModeError](err)
+	switch {
+	case difference:
+		code = agentapi.CodeCheckFailed
+	case mode:
+		code = agentapi.CodeMasterMode
+	case errors.Is(err, link.ErrExists):
+		code = types.ErrInvalidEnvironmentVariables
+	case errors.Is(err, unix.EADDRINUSE), errors.Is(err, link.ErrMaster):
+		code = types.ErrTryAgainLater
+	default:
+		return ipam.Coded(err)
+	}
+	return types.NewError(code, err.Error(), "")
+}
+
+// answer is what skel prints; a nil *types.Error must not become an error.
+func answer(err error) error {
+	if err == nil {
+		return nil
+	}
+	return coded(err)
+}
+
+// withUndo keeps the first error's code and says what its undoing met.
+func withUndo(err, undo error) error {
+	if undo == nil {
+		return err
+	}
+	e := coded(err)
+	return types.NewError(e.Code, e.Msg, strings.TrimPrefix(fmt.Sprintf("%s; undoing it: %v", e.Details, undo), "; "))
+}
