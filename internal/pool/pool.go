@@ -167,7 +167,6 @@ type hold struct {
 	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
 	deadline time.Time       // of the cooldown
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
-	reported bool            // Lost was told
 }
 
 // waiter is an ADD that found no stock.
