@@ -127,8 +127,10 @@ func reply(got pool.Allocation) *agentapi.AddReply {
 }
 
 func status(s pool.Status) *agentapi.Status {
-	out := &agentapi.Status{InstanceID: s.Instance.ID, InstanceType: s.Instance.Type, AZ: s.Instance.AZ, Problems: s.Problems,
-		ENIs: []agentapi.ENIStatus{}, Attachments: []agentapi.HoldStatus{}}
+	out := &agentapi.Status{
+		InstanceID: s.Instance.ID, InstanceType: s.Instance.Type, AZ: s.Instance.AZ, Problems: s.Problems,
+		ENIs: []agentapi.ENIStatus{}, Attachments: []agentapi.HoldStatus{},
+	}
 	for _, e := range s.ENIs {
 		es := agentapi.ENIStatus{
 			ENI:     reply(pool.Allocation{ENI: e.ENI, Subnet: e.Subnet, Link: e.Link}).ENI,
