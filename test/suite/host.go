@@ -26,8 +26,11 @@ const testTimeout = "-timeout=20m"
 // one only links.
 func runHost(ctx context.Context, o options, t *tally, stderr io.Writer) error {
 	names, err := list(ctx, o.packages, stderr, []string{"-race"})
-	if err != nil {
+	if err != nil && len(names) == 0 {
 		return err
+	}
+	if err != nil {
+		t.fail("%v", err) // a package that does not build: the others still say what they know
 	}
 	for pkg, tests := range names {
 		t.expect(pkg, tests)
@@ -67,15 +70,17 @@ func list(ctx context.Context, packages []string, stderr io.Writer, flags []stri
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	}
 	out, err := cmd.Output()
+	names, failed := parseList(string(out))
 	if err != nil {
-		return nil, fmt.Errorf("go test -list: %w\n%s", err, out)
+		return names, fmt.Errorf("go test -list: %w: %s", err, strings.Join(failed, ", "))
 	}
-	return parseList(string(out)), nil
+	return names, nil
 }
 
-// parseList reads the output of `go test -list`: names, and after them the line of their package.
-func parseList(out string) map[string][]string {
-	result := map[string][]string{}
+// parseList reads the output of `go test -list`: names, and after them the line of their package, or FAIL and one that
+// could not be listed.
+func parseList(out string) (result map[string][]string, failed []string) {
+	result = map[string][]string{}
 	var names []string
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
@@ -84,7 +89,9 @@ func parseList(out string) map[string][]string {
 			names = append(names, fields[0])
 		case len(fields) > 1 && fields[0] == "ok":
 			result[fields[1]], names = names, nil
+		case len(fields) > 1 && fields[0] == "FAIL":
+			failed, names = append(failed, strings.Join(fields[1:], " ")), nil
 		}
 	}
-	return result
+	return result, failed
 }

@@ -97,10 +97,13 @@ func TestTallyTakesOnlyAPassForAPass(t *testing.T) {
 
 func TestParseListKnowsPackages(t *testing.T) {
 	t.Parallel()
-	got := parseList("TestA\nFuzzB\nok  \texample.com/a\t0.01s\n?   \texample.com/none\t[no test files]\nExampleC\nok  \texample.com/c\t(cached)\n")
+	got, failed := parseList("TestA\nFuzzB\nok  \texample.com/a\t0.01s\n?   \texample.com/none\t[no test files]\nFAIL\texample.com/b [build failed]\nExampleC\nok  \texample.com/c\t(cached)\n")
 	want := map[string][]string{"example.com/a": {"TestA", "FuzzB"}, "example.com/c": {"ExampleC"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"example.com/b [build failed]"}, failed); diff != "" {
+		t.Errorf("failed (-want +got):\n%s", diff)
 	}
 }
 
