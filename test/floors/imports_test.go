@@ -18,9 +18,10 @@ const (
 	words floor = "words" // pure values and rules
 	hands floor = "hands" // each touches exactly one outside world
 	flows floor = "flows" // use cases over words; they declare what they need of hands
-	doors floor = "doors" // programs: configuration, wiring, serving
+	doors floor = "doors" // programs: configuration, wiring, serving; no door imports another
+	frame floor = "frame" // wiring that several doors share
 	lab   floor = "lab"   // the laboratory
-	tests floor = "tests" // programs and packages that only tests and their runner use
+	tests floor = "tests" // programs and packages that only tests and their runner use; nothing else imports them
 )
 
 // below names the floors that a floor may import. Hands and flows meet only in doors.
@@ -28,7 +29,8 @@ var below = map[floor][]floor{
 	words: {words},
 	hands: {words},
 	flows: {words},
-	doors: {words, hands, flows},
+	doors: {words, hands, flows, frame},
+	frame: {words, hands, flows},
 	lab:   {words, lab},
 	tests: {words, hands, flows, lab},
 }
@@ -49,6 +51,8 @@ const (
 	cni        = "github.com/containernetworking/cni"
 	cniPlugins = "github.com/containernetworking/plugins"
 	cobra      = "github.com/spf13/cobra"
+	goCmp      = "github.com/google/go-cmp"
+	testscript = "github.com/rogpeppe/go-internal/testscript"
 	errgroup   = "golang.org/x/sync/errgroup"
 	netlink    = "github.com/vishvananda/netlink"
 	netnsLib   = "github.com/vishvananda/netns"
@@ -86,6 +90,9 @@ var table = []row{
 
 	{path: "internal/pool", floor: flows},
 
+	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
+	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}},
+	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
 	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}, also: []floor{doors}},        // for plugins/internal
@@ -104,8 +111,11 @@ var table = []row{
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},
 	{path: "internal/lab/vpc", floor: lab},
 
+	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},
 	{path: "test/awscli", floor: tests},
+	{path: "test/docs", floor: tests},
 	{path: "test/floors", floor: tests},
+	{path: "test/kill", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
