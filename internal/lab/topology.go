@@ -12,6 +12,10 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
+// efaOnly is the type of an ENI that has no IP and no network device.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html
+const efaOnly = "efa-only"
+
 // topology is what the data path looks like when the VPC looks like view. A terminated instance keeps its namespace,
 // without ENIs, for as long as EC2 shows it.
 func topology(view vpc.View, names *names, l *scenario.Lab) fabric.Topology {
@@ -30,6 +34,9 @@ func topology(view vpc.View, names *names, l *scenario.Lab) fabric.Topology {
 		name := names.add(i)
 		t.Workers = append(t.Workers, fabric.Worker{Name: name, Local: []netip.Addr{IMDSInWorker.Addr(), EC2InWorker.Addr()}})
 		for _, e := range view.ENIs(i.ID) {
+			if e.InterfaceType == efaOnly {
+				continue
+			}
 			t.ENIs = append(t.ENIs, fabric.ENI{
 				ID: e.ID, Worker: name, Subnet: e.SubnetID, MAC: e.MAC,
 				NetworkCard: e.Attachment.NetworkCard, DeviceIndex: e.Attachment.DeviceIndex,

@@ -94,8 +94,11 @@ func (s *story) knownAddresses(ctx context.Context) {
 		if writes > 0 {
 			return "", fmt.Errorf("%d calls", writes)
 		}
-		all := s.calls()
-		return fmt.Sprintf("in all %d calls assigned addresses, %d read", all.changes, all.reads), nil
+		all, stock := s.calls(), 0
+		for _, id := range s.lab.Instances {
+			stock += len(s.secondaries(id))
+		}
+		return fmt.Sprintf("%d such calls so far, for %d addresses and %d pods; %d reads", all.changes, stock, 1+len(warm), all.reads), nil
 	})
 	s.reaches(ctx, "e on worker-2 reaches d on worker-1", "e", "d")
 	s.reaches(ctx, "f in multus-2 reaches d in multus-1", "f", "d")

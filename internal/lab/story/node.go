@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -94,6 +95,19 @@ func (n *node) kill() error {
 	return n.log.Close()
 }
 
+// logTailLines is how much of an agent's log a story that failed ends with.
+const logTailLines = 12
+
+// logTail is the end of the agent's log, or why there is none.
+func (n *node) logTail() string {
+	text, err := os.ReadFile(n.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-logTailLines):], "\n")
+}
+
 // status asks the agent, from the worker's network namespace: it answers nobody else.
 func (n *node) status(ctx context.Context) (*agentapi.Status, error) {
 	var resp agentapi.Response
@@ -123,7 +137,10 @@ func (n *node) list(net network) (*libcni.NetworkConfigList, error) {
 		"plugins": []any{map[string]any{
 			"type": "vpcipvlan",
 			"eni":  map[string]any{"deviceIndex": net.deviceIndex},
-			"ipam": map[string]any{"type": "vpcipam", "agentSocket": n.socket()},
+			"ipam": map[string]any{
+				"type": "vpcipam", "agentSocket": n.socket(),
+				"routes": []any{map[string]any{"dst": "10.10.0.0/16"}}, // the other subnets of the VPC, through this ENI
+			},
 		}},
 	})
 	if err != nil {

@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab"
@@ -121,13 +123,15 @@ func (s *story) title() {
 
   A VPC 10.10.0.0/16 on this machine. Each worker has a primary ENI (eth0) and one in each of multus-1 (10.10.1.0/24)
   and multus-2 (10.10.2.0/24), where a CIDR reservation is kept for pods. EC2 answers in 80 ms, and what it changes is
-  routed 2 s later. Steps 2 and 4 (addresses of other IPAM plugins, floating addresses) are not told yet.
-`)
+  routed 2 s later. Steps 2 and 4 (addresses of other IPAM plugins, floating addresses) are not told yet.`)
 }
 
 func (s *story) verdict() error {
 	t := s.teller
 	if t.failed > 0 {
+		for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
+			t.say("\nThe end of what the agent of " + name + " logged:\n" + s.nodes[name].logTail())
+		}
 		t.say(fmt.Sprintf("\n%d of %d assertions failed. The agents' logs are in %s", t.failed, t.passed+t.failed, s.dir))
 		return fmt.Errorf("%w: %d of %d assertions failed", ErrFailed, t.failed, t.passed+t.failed)
 	}

@@ -140,15 +140,16 @@ func (s *story) print(agents books) {
 	for name, id := range s.lab.Subnets {
 		subnets[id] = name
 	}
-	w := tabwriter.NewWriter(s.teller.out, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(w, "   "+strings.Join(cells, "\t")) }
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // a Builder takes everything
 	row("INSTANCE", "ENI", "INDEX", "SUBNET", "PRIMARY", "STATE", "ADDRESSES")
 	for _, i := range slices.SortedFunc(slices.Values(view.Instances()), func(a, b vpc.Instance) int {
 		return strings.Compare(a.Name(), b.Name())
 	}) {
 		enis := view.ENIs(i.ID)
 		if len(enis) == 0 {
-			row(i.Name(), "–", "", "", "", i.State)
+			row(i.Name(), "–", "", "", "", i.State, "")
 		}
 		for _, e := range enis {
 			start := []string{i.Name(), e.ID, fmt.Sprint(e.Attachment.DeviceIndex), subnets[e.SubnetID], e.Primary.String()}
@@ -158,7 +159,10 @@ func (s *story) print(agents books) {
 			}
 		}
 	}
-	_ = w.Flush() // as in say
+	_ = w.Flush() // as above
+	for line := range strings.Lines(text.String()) {
+		s.teller.say("   " + strings.TrimRight(line, " \n"))
+	}
 }
 
 // states groups an ENI's secondary addresses by what the agent says of them.
