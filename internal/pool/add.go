@@ -64,6 +64,10 @@ func (n *Node) again(have *hold, a attachment.Attachment) (Allocation, error) {
 			"attachment %s already holds %v for network %q in another network namespace (%s); the runtime must DEL it first",
 			a.Key, have.addrs, have.Network, have.Netns.Path)}
 	}
+	if n.ifaces[have.eni] == nil {
+		return Allocation{}, &Refusal{Invalid, fmt.Sprintf(
+			"attachment %s holds %v on %s, which is not attached to the worker; the runtime must DEL it first", a.Key, have.addrs, have.eni)}
+	}
 	return n.allocation(have), nil
 }
 
@@ -79,7 +83,7 @@ func (n *Node) take(ctx context.Context, p *iface, h *hold) (Allocation, error) 
 			return Allocation{}, &Refusal{NotReady, err.Error()}
 		}
 	}
-	if old := n.cooling(h.Attachment); old != nil && old.eni == p.eni.ID {
+	if old := n.cooling(h.Attachment); old != nil && old.eni == p.id {
 		defer n.mu.Unlock()
 		return n.rehold(p, old, h)
 	}
@@ -107,21 +111,26 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 	select {
 	case err = <-w.done:
 	case <-ctx.Done():
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	p.leave(w)
-	if err == nil && ctx.Err() != nil {
+		n.mu.Lock()
+		p.leave(w)
+		late := p.tooLate()
+		n.mu.Unlock()
 		select {
 		case err = <-w.done: // granted or refused in the very moment
 		default:
-			return Allocation{}, p.tooLate()
+			return Allocation{}, late
 		}
 	}
 	if err != nil {
 		return Allocation{}, err
 	}
-	got := n.allocation(n.holds[w.hold.Key])
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	have := n.holds[w.hold.Key]
+	if have == nil || have.state != ownership.Held {
+		return Allocation{}, &Refusal{NotReady, fmt.Sprintf("attachment %s was deleted while its ADD waited", w.hold.Key)}
+	}
+	got := n.allocation(have)
 	got.Fresh = true
 	return got, nil
 }
@@ -142,7 +151,7 @@ func (p *iface) leave(w *waiter) {
 // grant records the hold and gives it addr, which is free. On a ledger that cannot be written the address stays free:
 // an allocation that a restart would forget is none. The caller holds n.mu.
 func (n *Node) grant(p *iface, h *hold, addr netip.Addr) error {
-	h.eni, h.addrs, h.state, h.uptime = p.eni.ID, []netip.Addr{addr}, ownership.Held, n.cfg.Uptime()
+	h.eni, h.addrs, h.state, h.uptime = p.id, []netip.Addr{addr}, ownership.Held, n.cfg.Uptime()
 	recs := []Record{h.record()}
 	var moved *hold
 	if old := n.holds[h.Key]; old != nil && old.state == ownership.Cooling {
@@ -161,7 +170,7 @@ func (n *Node) grant(p *iface, h *hold, addr netip.Addr) error {
 	p.apply(addr, ownership.Hold)
 	p.addrs[addr].key = h.Key
 	n.holds[h.Key] = h
-	n.log.Info("address held", "ip", addr, "eni", p.eni.ID, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
+	n.log.Info("address held", "ip", addr, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
 		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)
 	return nil
 }
@@ -201,7 +210,7 @@ func (n *Node) rehold(p *iface, old, h *hold) (Allocation, error) {
 		p.apply(a, ownership.Rehold)
 		p.addrs[a].key = h.Key
 	}
-	n.log.Info("address held again", "ips", h.addrs, "eni", p.eni.ID, "containerID", h.ContainerID, "ifName", h.IfName)
+	n.log.Info("address held again", "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName)
 	got := n.allocation(h)
 	got.Fresh, got.Again = true, true
 	return got, nil
@@ -252,7 +261,7 @@ func (p *iface) hopeless() bool {
 		return false
 	}
 	for _, h := range p.n.holds {
-		if h.eni == p.eni.ID && h.state == ownership.Cooling && time.Until(h.deadline) < p.n.cfg.MaxWait {
+		if h.eni == p.id && h.state == ownership.Cooling && time.Until(h.deadline) < p.n.cfg.MaxWait {
 			return false
 		}
 	}

@@ -78,20 +78,20 @@ func (n *Node) install(p *iface) {
 	add := func(addr netip.Addr, s ownership.State, key attachment.Key) {
 		p.addrs[addr] = &address{state: s, since: now, written: now, key: key}
 	}
-	for addr, s := range n.ours[p.eni.ID] {
+	for addr, s := range n.ours[p.id] {
 		add(addr, s, attachment.Key{})
 	}
 	for _, h := range n.holds {
-		if h.eni == p.eni.ID {
+		if h.eni == p.id {
 			for _, addr := range h.addrs {
 				add(addr, h.state, h.Key)
 			}
 		}
 	}
-	delete(n.ours, p.eni.ID)
-	p.active = n.wasActive[p.eni.ID] || slices.Contains(n.cfg.ActiveSubnets, p.subnet.ID)
-	n.ifaces[p.eni.ID] = p
-	n.log.Info("ENI", "eni", p.eni.ID, "card", p.eni.NetworkCard, "index", p.eni.DeviceIndex, "subnet", p.subnet.ID, "active", p.active)
+	delete(n.ours, p.id)
+	p.active = n.wasActive[p.id] || slices.Contains(n.cfg.ActiveSubnets, p.subnet.ID)
+	n.ifaces[p.id] = p
+	n.log.Info("ENI", "eni", p.id, "card", p.eni.NetworkCard, "index", p.eni.DeviceIndex, "subnet", p.subnet.ID, "active", p.active)
 	select {
 	case <-n.ready: // attached while running
 		n.spawn(p)
@@ -104,7 +104,7 @@ func (p *iface) activateByRole() {
 	invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.Role() == eni.RolePool })
 	if ok, _ := p.managed(); ok && invited && !p.active {
 		p.active = true
-		p.n.log.Info("ENI active by its reservation's tag", "eni", p.eni.ID)
+		p.n.log.Info("ENI active by its reservation's tag", "eni", p.id)
 	}
 }
 
@@ -136,16 +136,16 @@ func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
 			Key:   attachment.Key{ContainerID: fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)), IfName: addr.String()},
 			Netns: ns,
 		},
-		eni: p.eni.ID, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true,
+		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true,
 	}
-	recs := append(addressRecords(p.eni.ID, ownership.Held, h.addrs), h.record())
+	recs := append(addressRecords(p.id, ownership.Held, h.addrs), h.record())
 	if err := n.ports.Ledger.Put(recs...); err != nil {
 		n.log.Error("cannot record a hold that was found", "error", err)
 	}
 	p.apply(addr, ownership.Carried)
 	p.addrs[addr].key = h.Key
 	n.holds[h.Key] = h
-	n.log.Warn("address found in a network namespace, held for it", "ip", addr, "eni", p.eni.ID, "netns", ns.Path)
+	n.log.Warn("address found in a network namespace, held for it", "ip", addr, "eni", p.id, "netns", ns.Path)
 }
 
 // judgeModes notes links that carry ipvlan children in another mode than ours. The caller holds n.mu.

@@ -71,9 +71,9 @@ func (p *iface) confirm(ctx context.Context) {
 	waits := p.count(ownership.Assigning, ownership.Unknown) > 0
 	n.mu.Unlock()
 	if waits {
-		shown, err := n.ports.Metadata.Addresses(ctx, p.eni.MAC)
+		shown, err := n.ports.Metadata.Addresses(ctx, p.mac)
 		if err != nil {
-			n.log.Debug("instance metadata", "eni", p.eni.ID, "error", err)
+			n.log.Debug("instance metadata", "eni", p.id, "error", err)
 		}
 		n.mu.Lock()
 		var seen []netip.Addr
@@ -168,7 +168,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 			return fmt.Errorf("subnet %s of %s: %w", i.SubnetID, i.ID, eni.ErrNotFound)
 		}
 		p := &iface{
-			n: n, eni: i, subnet: subnets[k], addrs: map[netip.Addr]*address{}, recent: map[netip.Addr]time.Time{},
+			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, addrs: map[netip.Addr]*address{}, recent: map[netip.Addr]time.Time{},
 			wake: make(chan struct{}, 1),
 		}
 		if !i.IsPrimary() && i.Tags[eni.TagNoManage] == "true" {
@@ -190,7 +190,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 // file applies a read of all own ENIs that began at a moment. The caller holds n.mu.
 func (n *Node) file(ifs []eni.Interface, began time.Time) {
 	for _, p := range n.ifaces {
-		k := slices.IndexFunc(ifs, func(i eni.Interface) bool { return i.ID == p.eni.ID })
+		k := slices.IndexFunc(ifs, func(i eni.Interface) bool { return i.ID == p.id })
 		if k < 0 {
 			n.vanish(p)
 			continue
@@ -207,7 +207,7 @@ func (n *Node) file(ifs []eni.Interface, began time.Time) {
 func (n *Node) vanish(p *iface) {
 	if !p.gone {
 		p.gone = true
-		n.log.Warn("ENI is no longer attached", "eni", p.eni.ID)
+		n.log.Warn("ENI is no longer attached", "eni", p.id)
 	}
 	p.fileRead(nil, time.Now())
 }
@@ -227,7 +227,7 @@ func (p *iface) fileRead(present []netip.Addr, began time.Time) {
 			}
 			p.apply(addr, ownership.Seen)
 			p.addrs[addr].seen = began
-			p.n.log.Info("foreign address on the ENI", "eni", p.eni.ID, "ip", addr)
+			p.n.log.Info("foreign address on the ENI", "eni", p.id, "ip", addr)
 		case ownership.Assigning, ownership.Unknown, ownership.Lost:
 			seen = append(seen, addr)
 		}
@@ -258,7 +258,7 @@ func (p *iface) fileRead(present []netip.Addr, began time.Time) {
 // no longer has them. The caller holds n.mu.
 func (p *iface) matchHolds() {
 	for key, h := range p.n.holds {
-		if h.eni != p.eni.ID {
+		if h.eni != p.id {
 			continue
 		}
 		state := p.state(h.addrs[0])
@@ -268,12 +268,12 @@ func (p *iface) matchHolds() {
 		rec := Record{Key: holdKey(key)}
 		switch state {
 		case ownership.Lost:
-			p.n.log.Error("held address is lost: EC2 no longer has it on the ENI", "ips", h.addrs, "eni", p.eni.ID, "containerID", key.ContainerID,
+			p.n.log.Error("held address is lost: EC2 no longer has it on the ENI", "ips", h.addrs, "eni", p.id, "containerID", key.ContainerID,
 				"pod", h.Pod.Namespace+"/"+h.Pod.Name)
 			h.state = state
 			rec = h.record()
 		case ownership.Held:
-			p.n.log.Info("lost address is back", "ips", h.addrs, "eni", p.eni.ID, "containerID", key.ContainerID)
+			p.n.log.Info("lost address is back", "ips", h.addrs, "eni", p.id, "containerID", key.ContainerID)
 			p.w.regained = 0
 			h.state = state
 			rec = h.record()

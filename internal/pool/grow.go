@@ -57,10 +57,10 @@ var errReservationFull = errors.New("reservation full")
 // read decides.
 func (p *iface) assign(ctx context.Context, addrs []netip.Addr, again bool, began time.Time) {
 	n := p.n
-	err := n.ports.EC2.Assign(ctx, p.eni.ID, addrs, false)
+	err := n.ports.EC2.Assign(ctx, p.id, addrs, false)
 	n.mu.Lock()
 	p.stamp(addrs)
-	n.log.Info("addresses asked for", "eni", p.eni.ID, "ips", addrs, "outcome", outcome(err))
+	n.log.Info("addresses asked for", "eni", p.id, "ips", addrs, "outcome", outcome(err))
 	var survivors []netip.Addr
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
 		survivors = p.refused(addrs, inUse.Addrs, again)
@@ -157,7 +157,7 @@ func (p *iface) reorder() {
 		cidrs[i] = r.CIDR
 	}
 	if !slices.Equal(cidrs, p.w.orderOf) {
-		p.w.order, p.w.orderOf = candidate.NewOrder(p.eni.ID, p.subnet.IPv4, cidrs), cidrs
+		p.w.order, p.w.orderOf = candidate.NewOrder(p.id, p.subnet.IPv4, cidrs), cidrs
 		p.w.window, p.w.reads = 0, map[int]windowRead{}
 	}
 	maps.DeleteFunc(p.recent, func(_ netip.Addr, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
@@ -183,9 +183,9 @@ func (p *iface) failed(err error, began time.Time) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	f := p.word(err)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	f := p.word(err)
 	f.at = time.Now()
 	p.failure = f
 	if !f.final {
@@ -197,7 +197,7 @@ func (p *iface) failed(err error, began time.Time) {
 		p.reservationsAt = time.Time{} // read again before the next attempt: there may be more by then
 		p.refuse()
 	}
-	n.log.Warn("pool cannot grow", "eni", p.eni.ID, "error", err, "again", time.Until(p.growAt()).Round(time.Millisecond))
+	n.log.Warn("pool cannot grow", "eni", p.id, "error", err, "again", time.Until(p.growAt()).Round(time.Millisecond))
 }
 
 // word turns an error into what the user should know: the limit and the remedy.
@@ -214,12 +214,12 @@ func (p *iface) word(err error) *failure {
 		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf("subnet full: %s has no free address; use another subnet", p.subnet.ID)}
 	case errors.Is(err, eni.ErrThrottled):
 		return &failure{reason: Exhausted, text: fmt.Sprintf(
-			"throttled: EC2 limits the account's requests (RequestLimitExceeded) and has not let an assignment to %s through yet; it goes on trying; raise the request rate in Service Quotas or start fewer workers at once", p.eni.ID)}
+			"throttled: EC2 limits the account's requests (RequestLimitExceeded) and has not let an assignment to %s through yet; it goes on trying; raise the request rate in Service Quotas or start fewer workers at once", p.id)}
 	case errors.Is(err, eni.ErrUnauthorized):
 		return &failure{reason: NotReady, final: true, text: fmt.Sprintf(
-			"not authorised: the agent's role may not read or assign addresses of %s (%v); grant ec2:AssignPrivateIpAddresses, ec2:UnassignPrivateIpAddresses, ec2:DescribeNetworkInterfaces and ec2:GetSubnetCidrReservations", p.eni.ID, err)}
+			"not authorised: the agent's role may not read or assign addresses of %s (%v); grant ec2:AssignPrivateIpAddresses, ec2:UnassignPrivateIpAddresses, ec2:DescribeNetworkInterfaces and ec2:GetSubnetCidrReservations", p.id, err)}
 	default:
-		return &failure{reason: NotReady, text: fmt.Sprintf("EC2 has not assigned an address to %s yet: %v; it goes on trying", p.eni.ID, err)}
+		return &failure{reason: NotReady, text: fmt.Sprintf("EC2 has not assigned an address to %s yet: %v; it goes on trying", p.id, err)}
 	}
 }
 

@@ -211,7 +211,7 @@ func (n *Node) adopt() {
 		if err := p.applyAll([]netip.Addr{addr}, ownership.Adopt); err != nil {
 			n.log.Error("cannot record an adoption", "error", err)
 		}
-		n.log.Info("address adopted", "ip", addr, "eni", p.eni.ID)
+		n.log.Info("address adopted", "ip", addr, "eni", p.id)
 		p.serve()
 		poke(p.wake)
 	}
@@ -278,12 +278,9 @@ func (n *Node) drift(ctx context.Context) {
 // rereadAll reads the reservations of all pool subnets again, once each.
 func (n *Node) rereadAll(ctx context.Context) {
 	n.mu.Lock()
-	all := n.sorted()
+	ours := slices.DeleteFunc(n.sorted(), func(p *iface) bool { return p.eni.IsPrimary() || p.eni.Tags[eni.TagNoManage] != "true" })
 	n.mu.Unlock()
-	for _, p := range all {
-		if p.eni.IsPrimary() || p.eni.Tags[eni.TagNoManage] != "true" {
-			continue
-		}
+	for _, p := range ours {
 		if err := n.readReservations(ctx, p, describeAge/4); err != nil && ctx.Err() == nil {
 			n.log.Warn("read reservations", "error", err)
 		}

@@ -23,7 +23,7 @@ const rereadAfter = 10 * time.Second
 
 func (p *iface) String() string {
 	return fmt.Sprintf("%s (card %d, device index %d, %s %s)",
-		p.eni.ID, p.eni.NetworkCard, p.eni.DeviceIndex, p.subnet.ID, p.subnet.IPv4)
+		p.id, p.eni.NetworkCard, p.eni.DeviceIndex, p.subnet.ID, p.subnet.IPv4)
 }
 
 // Resolve finds the ENI that a query means, for addresses that come from elsewhere. It takes nothing.
@@ -76,11 +76,11 @@ func (n *Node) activate(p *iface) error {
 	if p.active {
 		return nil
 	}
-	if err := n.ports.Ledger.Put(Record{Key: activePrefix + string(p.eni.ID), Value: []byte("{}")}); err != nil {
-		return &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.eni.ID, err)}
+	if err := n.ports.Ledger.Put(Record{Key: activePrefix + string(p.id), Value: []byte("{}")}); err != nil {
+		return &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.id, err)}
 	}
 	p.active = true
-	n.log.Info("ENI active: it keeps stock from now on", "eni", p.eni.ID)
+	n.log.Info("ENI active: it keeps stock from now on", "eni", p.id)
 	poke(p.wake)
 	return nil
 }
@@ -114,7 +114,7 @@ func (n *Node) choose(h *hold, q attachment.Query) (*iface, error) {
 	// A pod that comes back finds its cooling address where it left it.
 	if old := n.cooling(h.Attachment); old != nil {
 		for _, p := range managed {
-			if p.eni.ID == old.eni && (!q.NeedLink || p.link.Index != 0) {
+			if p.id == old.eni && (!q.NeedLink || p.link.Index != 0) {
 				return p, nil
 			}
 		}
@@ -170,7 +170,7 @@ func withLink(ps []*iface, q attachment.Query) (*iface, error) {
 			case p.linkProblem != "":
 				why = append(why, fmt.Sprintf("%s: %s", p, p.linkProblem))
 			case p.link.Index == 0:
-				why = append(why, fmt.Sprintf("%s has no link with MAC %s on this host; it may still be attaching", p, p.eni.MAC))
+				why = append(why, fmt.Sprintf("%s has no link with MAC %s on this host; it may still be attaching", p, p.mac))
 			case p.foreignMode != "":
 				return nil, &Refusal{MasterMode, fmt.Sprintf(
 					"link %s of %s already carries ipvlan children in mode %s, and the mode belongs to the link: a child in l2 would switch them; remove them or use another ENI",
@@ -217,9 +217,9 @@ func (n *Node) bringUp(p *iface) error {
 		return nil
 	}
 	if err := n.ports.Host.Up(l.Index, n.cfg.MTU); err != nil {
-		return &Refusal{NotReady, fmt.Sprintf("bring up link %s of %s: %v", l.Name, p.eni.ID, err)}
+		return &Refusal{NotReady, fmt.Sprintf("bring up link %s of %s: %v", l.Name, p.id, err)}
 	}
-	n.log.Info("link brought up", "link", l.Name, "eni", p.eni.ID, "mtu", n.cfg.MTU)
+	n.log.Info("link brought up", "link", l.Name, "eni", p.id, "mtu", n.cfg.MTU)
 	n.readLinks()
 	return nil
 }
@@ -228,7 +228,7 @@ func (n *Node) bringUp(p *iface) error {
 func (n *Node) RefreshLinks() {
 	for _, p := range n.readLinks() {
 		if err := n.bringUp(p); err != nil {
-			n.log.Warn("link stays down", "eni", p.eni.ID, "error", err)
+			n.log.Warn("link stays down", "eni", p.id, "error", err)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (n *Node) readLinks() (down []*iface) {
 	defer n.mu.Unlock()
 	for _, p := range n.ifaces {
 		p.link, p.linkProblem = attachment.Link{}, ""
-		switch found := byMAC[p.eni.MAC]; len(found) {
+		switch found := byMAC[p.mac]; len(found) {
 		case 0:
 		case 1:
 			p.link = found[0]
@@ -256,7 +256,7 @@ func (n *Node) readLinks() (down []*iface) {
 				down = append(down, p)
 			}
 		default:
-			p.linkProblem = fmt.Sprintf("links %s and %s both have its MAC %s", found[0].Name, found[1].Name, p.eni.MAC)
+			p.linkProblem = fmt.Sprintf("links %s and %s both have its MAC %s", found[0].Name, found[1].Name, p.mac)
 		}
 	}
 	return down

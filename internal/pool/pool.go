@@ -126,10 +126,13 @@ type Node struct {
 
 // iface is one ENI of the worker. The fields are guarded by Node.mu but for those of its worker.
 type iface struct {
-	n      *Node
-	eni    eni.Interface
+	n *Node
+	// What the ENI is, for good: it may be read without the lock.
+	id     eni.ID
+	mac    eni.MAC
 	subnet eni.Subnet
 
+	eni            eni.Interface     // as last read
 	reservations   []eni.Reservation // explicit, not static
 	reservationsAt time.Time
 	active         bool

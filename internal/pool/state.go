@@ -167,7 +167,7 @@ func (p *iface) apply(addr netip.Addr, event ownership.Event) ownership.Effect {
 	}
 	next, effect, ok := ownership.Next(a.state, event)
 	if !ok {
-		p.n.log.Error("event makes no sense for the address", "eni", p.eni.ID, "ip", addr, "state", a.state.String(), "event", event.String())
+		p.n.log.Error("event makes no sense for the address", "eni", p.id, "ip", addr, "state", a.state.String(), "event", event.String())
 		return ownership.Nothing
 	}
 	if next != a.state {
@@ -194,7 +194,7 @@ func (p *iface) applyAll(addrs []netip.Addr, event ownership.Event) error {
 		before := durable(p.state(a))
 		p.apply(a, event)
 		if durable(p.state(a)) != before {
-			recs = append(recs, addressRecords(p.eni.ID, p.state(a), []netip.Addr{a})...)
+			recs = append(recs, addressRecords(p.id, p.state(a), []netip.Addr{a})...)
 		}
 	}
 	if len(recs) == 0 {

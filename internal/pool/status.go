@@ -92,7 +92,7 @@ func (p *iface) problems(managed bool, why string) []string {
 		say("%s: %s", p, p.linkProblem)
 	}
 	if p.active && p.link.Index == 0 {
-		say("%s has no link with MAC %s on this host", p, p.eni.MAC)
+		say("%s has no link with MAC %s on this host", p, p.mac)
 	}
 	if p.foreignMode != "" {
 		say("%s: its link %s carries ipvlan children in mode %s", p, p.link.Name, p.foreignMode)

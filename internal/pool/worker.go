@@ -211,7 +211,7 @@ func (p *iface) shrink(ctx context.Context) {
 	if len(addrs) == 0 {
 		return
 	}
-	err := n.ports.EC2.Unassign(ctx, p.eni.ID, addrs)
+	err := n.ports.EC2.Unassign(ctx, p.id, addrs)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p.stamp(addrs)
@@ -229,7 +229,7 @@ func (p *iface) shrink(ctx context.Context) {
 		n.log.Error("cannot record an unassign", "error", lerr)
 	}
 	p.result(err)
-	n.log.Info("addresses given back", "eni", p.eni.ID, "ips", addrs, "outcome", outcome(err))
+	n.log.Info("addresses given back", "eni", p.id, "ips", addrs, "outcome", outcome(err))
 	p.serve()
 }
 
@@ -247,7 +247,7 @@ func (p *iface) regain(ctx context.Context) {
 		}
 	}
 	if err == nil && len(free) > 0 {
-		err = n.ports.EC2.Assign(ctx, p.eni.ID, free, false)
+		err = n.ports.EC2.Assign(ctx, p.id, free, false)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -255,7 +255,7 @@ func (p *iface) regain(ctx context.Context) {
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
 	p.w.regained++
-	n.log.Warn("lost addresses asked for again", "eni", p.eni.ID, "lost", lost, "unowned", free, "outcome", outcome(err))
+	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", lost, "unowned", free, "outcome", outcome(err))
 }
 
 // stamp notes that we wrote about the addresses just now.
