@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package docs
+
+import (
+	"bytes"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	target   = regexp.MustCompile(`(?m)^([a-z][a-z -]*):.*$`)
+	makeWord = regexp.MustCompile("(?:^|[`\n])make ([a-z][a-z-]*)")
+)
+
+func TestMakeTargetsExist(t *testing.T) {
+	t.Parallel()
+	targets := map[string]bool{}
+	for _, m := range target.FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		for name := range strings.FieldsSeq(m[1]) {
+			targets[name] = true
+		}
+	}
+	found := 0
+	for _, d := range documents(t) {
+		for _, m := range makeWord.FindAllStringSubmatch(d.text, -1) {
+			found++
+			if !targets[m[1]] {
+				t.Errorf("%s: there is no target %q", d.path, m[1])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("found only %d mentions of make", found)
+	}
+}
+
+// programs builds the agent and vpclab, and returns a function that gives the help of one of them, with arguments.
+func programs(t *testing.T) func(...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	run(t, "go", "build", "-o", dir+"/", "./agent", "./vpclab")
+	return func(argv ...string) string {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(dir, argv[0]), append(argv[1:], "-h")...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Run(); err != nil {
+			t.Errorf("%s -h: %v\n%s", strings.Join(argv, " "), err, &out)
+		}
+		return out.String()
+	}
+}
+
+var (
+	agentFlag = regexp.MustCompile(`(?m)^  -([a-z-]+)`)
+	variable  = regexp.MustCompile(`\(([A-Z_]+)\)`)
+	row       = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:`([^`]+)`|–) ")
+	command   = regexp.MustCompile("(?m)(?:^|[` /])(vpclab [a-z]+|agent)((?: [^\n`]*)?)")
+	flagWord  = regexp.MustCompile(`--([a-z-]+)`)
+)
+
+func TestFlagsAreTheProgramsOwn(t *testing.T) {
+	t.Parallel()
+	help := programs(t)
+	readme := document{"README.md", read(t, "README.md")}
+
+	var flags, variables, inHelp, variablesInHelp []string
+	for _, m := range row.FindAllStringSubmatch(readme.section(t, "### Flags"), -1) {
+		flags, variables = append(flags, strings.TrimPrefix(m[1], "--")), append(variables, m[2])
+	}
+	text := help("agent")
+	for _, m := range agentFlag.FindAllStringSubmatch(text, -1) {
+		inHelp = append(inHelp, m[1])
+	}
+	_, list, _ := strings.Cut(text, "Flags (environment variable):")
+	for _, m := range variable.FindAllStringSubmatch(list, -1) {
+		variablesInHelp = append(variablesInHelp, m[1])
+	}
+	same(t, "flags of the agent", flags, inHelp)
+	same(t, "variables of the agent", variables, variablesInHelp)
+
+	known := map[string]string{"agent": text}
+	for _, d := range documents(t) {
+		for _, m := range command.FindAllStringSubmatch(strings.Join(d.quoted(), "\n"), -1) {
+			if known[m[1]] == "" {
+				known[m[1]] = help(strings.Fields(m[1])...)
+			}
+			for _, f := range flagWord.FindAllStringSubmatch(m[2], -1) {
+				if !strings.Contains(known[m[1]], "-"+f[1]) {
+					t.Errorf("%s: %s has no flag --%s", d.path, m[1], f[1])
+				}
+			}
+		}
+	}
+	if len(known) < 4 {
+		t.Errorf("found only the commands %v", known)
+	}
+}
+
+var span = regexp.MustCompile("`([^`\n]+)`")
+
+// quoted lists what the document shows as code: blocks for a shell, and spans.
+func (d document) quoted() []string {
+	texts := d.code("sh")
+	for _, m := range span.FindAllStringSubmatch(d.prose(), -1) {
+		texts = append(texts, m[1])
+	}
+	return texts
+}
+
+// jsonTag finds the keys of a struct of our configuration.
+var jsonTag = regexp.MustCompile("json:\"([A-Za-z]+),omitempty\"")
+
+func TestConfigurationKeysAreTheAgents(t *testing.T) {
+	t.Parallel()
+	source := read(t, "agent/config.go")
+	var real []string
+	for _, m := range jsonTag.FindAllStringSubmatch(source, -1) {
+		real = append(real, m[1])
+	}
+	readme := document{"README.md", read(t, "README.md")}
+	section := readme.section(t, "### Configuration file")
+	same(t, "keys of the agent's file", firstColumn(section), real)
+	for _, m := range row.FindAllStringSubmatch(section, -1) {
+		if m[2] != "" && !strings.Contains(source, `"`+m[2]+`"`) {
+			t.Errorf("README.md: the agent reads no variable %s", m[2])
+		}
+	}
+}
+
+func TestActionsAreThoseThatTheAgentCalls(t *testing.T) {
+	t.Parallel()
+	calls := regexp.MustCompile(`c\.ec2\.([A-Z]\w+)\(|ec2\.New(\w+)Paginator\(`)
+	var real []string
+	for _, path := range files(t, "internal/ec2eni/*.go") {
+		for _, m := range calls.FindAllStringSubmatch(read(t, path), -1) {
+			real = append(real, "ec2:"+m[1]+m[2])
+		}
+	}
+	readme := document{"README.md", read(t, "README.md")}
+	same(t, "IAM actions", firstColumn(readme.section(t, "### Permissions")), real)
+}
