@@ -114,7 +114,6 @@ var table = []row{
 	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},
 	{path: "test/awscli", floor: tests},
 	{path: "test/docs", floor: tests},
-	{path: "test/docs", floor: tests},
 	{path: "test/floors", floor: tests},
 	{path: "test/kill", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
