@@ -28,6 +28,9 @@ Inside each worker's namespace IMDS listens on 169.254.169.254:80 and EC2 on 169
   nsenter --net=/run/netns/vpclab-123-worker-1 \
     env AWS_REGION=us-west-2 AWS_ENDPOINT_URL_EC2=http://169.254.169.253:8080 agent …
 
+The number in the names is the process ID. What a lab leaves that was killed by SIGKILL goes by
+"ip netns delete".
+
 ` + scenarioHelp
 
 func (d *door) upCommand() *cobra.Command {

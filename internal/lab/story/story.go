@@ -93,12 +93,12 @@ instances:
   - {subnet: multus-2, addresses: [10.10.2.21], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
 ec2:
   latency: 80ms
-  propagation: {route: 2s, imds: 2500ms, describe: 2s}
+  propagation: {route: 3s, imds: 3500ms, describe: 2s}
 `
 
 // routeLag is the scenario's propagation.route: a pod whose address is not routed yet when ADD returns is mute for about
 // as long.
-const routeLag = 2 * time.Second
+const routeLag = 3 * time.Second
 
 // story is the state of a telling.
 type story struct {
@@ -123,7 +123,7 @@ func (s *story) title() {
 
   A VPC 10.10.0.0/16 on this machine. Each worker has a primary ENI (eth0) and one in each of multus-1 (10.10.1.0/24)
   and multus-2 (10.10.2.0/24), where a CIDR reservation is kept for pods. EC2 answers in 80 ms, and what it changes is
-  routed 2 s later. Steps 2 and 4 (addresses of other IPAM plugins, floating addresses) are not told yet.`)
+  routed 3 s later. Steps 2 and 4 (addresses of other IPAM plugins, floating addresses) are not told yet.`)
 }
 
 func (s *story) verdict() error {
