@@ -54,5 +54,14 @@ func (h hunt) judgeByDemo(ctx context.Context, m mutant, bin string) (string, er
 	case !strings.Contains(failed, m.noticed):
 		return "", fmt.Errorf("the demo fails at %q, want it at %q", failed, m.noticed)
 	}
-	return "noticed: " + failed, nil
+	return "noticed: " + brief(failed), nil
+}
+
+// brief is the start of a line of the story, without the padding between its columns.
+func brief(line string) string {
+	text := []rune(strings.Join(strings.Fields(line), " "))
+	if len(text) > 160 {
+		text = append(text[:159], '…')
+	}
+	return string(text)
 }

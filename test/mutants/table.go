@@ -19,18 +19,18 @@ var table = []mutant{
 	{
 		name:    "never-assigns",
 		file:    "internal/pool/grow.go",
-		old:     "err := n.ports.EC2.Assign(ctx, p.eni.ID, addrs, false)",
+		old:     "err := n.ports.EC2.Assign(ctx, p.id, addrs, false)",
 		new:     "var err error",
 		noticed: "first pod c",
 	},
 	{
 		name: "assigns-on-the-other-eni",
 		file: "internal/pool/grow.go",
-		old:  "	err := n.ports.EC2.Assign(ctx, p.eni.ID, addrs, false)\n",
-		new: `	other := p.eni.ID
+		old:  "	err := n.ports.EC2.Assign(ctx, p.id, addrs, false)\n",
+		new: `	other := p.id
 	n.mu.Lock()
 	for id, q := range n.ifaces {
-		if id != p.eni.ID && !q.eni.IsPrimary() {
+		if id != p.id && !q.eni.IsPrimary() {
 			other = id
 		}
 	}
