@@ -114,11 +114,13 @@ var table = []row{
 	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},
 	{path: "test/awscli", floor: tests},
 	{path: "test/docs", floor: tests},
+	{path: "test/errors", floor: tests},
 	{path: "test/floors", floor: tests},
 	{path: "test/kill", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
+	{path: "test/worker", floor: tests, libraries: []string{sys}},
 }
 
 // forbidden are dependencies that the programs under a path must not have, not even through others.
