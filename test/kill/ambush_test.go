@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package kill
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// ambush waits for the work to reach a step.
+type ambush struct {
+	ready    <-chan struct{}     // closed when the step is reached
+	release  func(verdict)       // lets the request that was caught go on
+	clear    func()              // ends the ambush
+	prey     func([]*call) *call // chooses the plugin to kill among those in flight
+	nextLife time.Time           // when the agent was started again
+}
+
+// lay makes the ambush for a step.
+func (n *node) lay(ctx context.Context, s step) *ambush {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &ambush{release: func(verdict) {}, clear: cancel, prey: n.anyADD}
+	switch s {
+	case beforeAssign, lateAssign:
+		n.layAtEC2(a, "AssignPrivateIpAddresses", false)
+	case afterAssign:
+		n.layAtEC2(a, "AssignPrivateIpAddresses", true)
+	case beforeUnassign, lateUnassign:
+		n.layAtEC2(a, "UnassignPrivateIpAddresses", false)
+	case afterUnassign:
+		n.layAtEC2(a, "UnassignPrivateIpAddresses", true)
+	case afterLedger:
+		size := ledgerSize(n.agent.ledger())
+		a.ready = n.when(ctx, func(ctx context.Context) error { return watchLedger(ctx, n.agent.ledger(), size) })
+	case afterReply:
+		select {
+		case <-n.answered: // of an earlier round
+		default:
+		}
+		a.ready = n.when(ctx, func(ctx context.Context) error {
+			select {
+			case <-n.answered:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	case linkMade:
+		a.ready = n.when(ctx, func(ctx context.Context) error { return n.watchLinks(ctx, a) })
+	}
+	return a
+}
+
+// when closes the channel once wait has returned without an error. An error that is not the end of ctx fails the run.
+func (n *node) when(ctx context.Context, wait func(context.Context) error) <-chan struct{} {
+	ready := make(chan struct{})
+	go func() {
+		switch err := wait(ctx); {
+		case err == nil:
+			close(ready)
+		case ctx.Err() == nil:
+			n.ground.fail("%s: %v", n.name, err)
+		}
+	}()
+	return ready
+}
+
+// layAtEC2 sets the gate's trap.
+func (n *node) layAtEC2(a *ambush, action string, applied bool) {
+	t := &trap{action: action, applied: applied, caught: make(chan struct{}), verdict: make(chan verdict, 1)}
+	n.gate.set(t)
+	cancel := a.clear
+	released := false
+	a.ready = t.caught
+	a.release = func(v verdict) { released = true; t.verdict <- v }
+	a.clear = func() {
+		n.gate.set(nil)
+		if !released { // the round failed: let go what may be in the trap
+			t.verdict <- drop
+		}
+		cancel()
+	}
+}
+
+// anyADD chooses an ADD, or any call when there is no ADD.
+func (n *node) anyADD(open []*call) *call {
+	var adds []*call
+	for _, c := range open {
+		if c.command == "ADD" {
+			adds = append(adds, c)
+		}
+	}
+	if len(adds) == 0 {
+		adds = open
+	}
+	if len(adds) == 0 {
+		return nil
+	}
+	return adds[rand.N(len(adds))] // the order of open is the scheduler's anyway
+}

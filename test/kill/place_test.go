@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package kill
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/netns"
+)
+
+// TestMain keeps the process's first thread where it is: /proc/PID/ns shows that thread's namespaces, and an agent that
+// looks there must not find the pods of another worker because a goroutine is visiting them.
+func TestMain(m *testing.M) {
+	runtime.LockOSThread() // the main goroutine still runs on the first thread
+	os.Exit(m.Run())
+}
+
+// place is a worker as its processes see it: the worker's network namespace, and a folder of the pods' namespaces that
+// holds this worker's pods alone. It is an OS thread. Processes that it starts die with it, so that none survives the
+// test, however that ends.
+type place struct {
+	pods string // where the worker's folder of namespaces lies outside of it
+	work chan func()
+	gone chan struct{}
+}
+
+// enter makes the place of a worker. Its folder of namespaces is pods, which must not exist.
+func enter(netnsPath, pods string) (p *place, err error) {
+	if err := os.Mkdir(pods, 0o755); err != nil {
+		return nil, err
+	}
+	// Only a shared mount passes on what is mounted in it later.
+	if err := errors.Join(unix.Mount(pods, pods, "", unix.MS_BIND, ""), unix.Mount("", pods, "", unix.MS_SHARED, "")); err != nil {
+		return nil, fmt.Errorf("share %s: %w", pods, err)
+	}
+	p = &place{pods: pods, work: make(chan func()), gone: make(chan struct{})}
+	entered := make(chan error)
+	go func() {
+		defer close(p.gone)
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		err := errors.Join(setns(netnsPath), isolate(pods))
+		entered <- err
+		if err != nil {
+			return
+		}
+		for f := range p.work {
+			f()
+		}
+	}()
+	if err := <-entered; err != nil {
+		return nil, fmt.Errorf("enter %s: %w", netnsPath, err)
+	}
+	return p, nil
+}
+
+func setns(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+}
+
+// isolate gives the calling thread a mount namespace in which [netns.Dir] is the folder pods. The namespaces of other
+// pods and tests are unmounted there: a second mount would keep them alive.
+func isolate(pods string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts slaves: %w", err)
+	}
+	others, err := os.ReadDir(netns.Dir)
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		_ = unix.Unmount(filepath.Join(netns.Dir, o.Name()), unix.MNT_DETACH) // not mounted, or gone meanwhile
+	}
+	if err := unix.Mount(pods, netns.Dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", pods, netns.Dir, err)
+	}
+	return nil
+}
+
+// do runs f in the place.
+func (p *place) do(f func() error) error {
+	done := make(chan error, 1)
+	p.work <- func() { done <- f() }
+	return <-done
+}
+
+// leave ends the thread, and with it what it started, and removes every pod's namespace.
+func (p *place) leave() error {
+	close(p.work)
+	<-p.gone
+	left, err := os.ReadDir(p.pods)
+	errs := []error{err}
+	for _, f := range left {
+		errs = append(errs, p.remove(f.Name()))
+	}
+	return errors.Join(append(errs, unix.Unmount(p.pods, unix.MNT_DETACH), os.Remove(p.pods))...)
+}
+
+// create makes an empty network namespace for a pod, and returns its path outside of the place.
+func (p *place) create(name string) (path string, err error) {
+	path = filepath.Join(p.pods, name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return "", err
+	}
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread is in the new namespace
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+		}
+		made <- err
+	}()
+	if err := <-made; err != nil {
+		return "", errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), os.Remove(path))
+	}
+	return path, nil
+}
+
+// inside is the path of a pod's namespace as the worker's processes know it.
+func (p *place) inside(name string) string { return filepath.Join(netns.Dir, name) }
+
+// remove takes a pod's namespace away. Removing twice succeeds.
+func (p *place) remove(name string) error {
+	path := filepath.Join(p.pods, name)
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func TestAPlaceShowsItsOwnPodsAlone(t *testing.T) {
+	worker, err := netns.Create(fmt.Sprintf("killplace%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netns.Delete(filepath.Base(worker)); err != nil {
+			t.Error(err)
+		}
+	})
+	pods := filepath.Join(t.TempDir(), "pods")
+	p, err := enter(worker, pods)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := p.create("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outside, inside unix.Stat_t
+	if err := unix.Stat(path, &outside); err != nil {
+		t.Error(err)
+	}
+	if err := p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); err != nil {
+		t.Error(err)
+	}
+	if outside.Ino != inside.Ino || outside.Dev != inside.Dev {
+		t.Errorf("the pod's namespace is %d:%d outside and %d:%d inside", outside.Dev, outside.Ino, inside.Dev, inside.Ino)
+	}
+	if err := p.do(func() error { return unix.Stat(worker, &inside) }); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a namespace that is not a pod's of the worker: %v, want it absent", err)
+	}
+	if err := errors.Join(p.remove("a"), p.remove("a")); err != nil {
+		t.Error(err)
+	}
+	if err := p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a removed namespace inside: %v, want it absent", err)
+	}
+	if err := p.leave(); err != nil {
+		t.Error(err)
+	}
+}
