@@ -53,7 +53,7 @@ func (h *handler) requests() []agentapi.Request {
 func newHandler() *handler { return &handler{undelivered: make(chan agentapi.Request, 8)} }
 
 // start serves on socket until the test ends or stop is called.
-func start(t *testing.T, socket string, s *agentapi.Server, h agentapi.Handler) (stop func()) {
+func start(t testing.TB, socket string, s *agentapi.Server, h agentapi.Handler) (stop func()) {
 	t.Helper()
 	ln, err := agentapi.Listen(socket)
 	if err != nil {
@@ -378,6 +378,8 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 		})
 	}
 	clients.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	if n := len(h.requests()); n != 40 || most > 2 {
 		t.Errorf("%d answered, %d at a time; want 40 and at most 2", n, most)
 	}

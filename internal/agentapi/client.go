@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -29,7 +28,9 @@ const (
 type Client struct {
 	// Socket is the path of the agent's socket.
 	Socket string
-	// Patience is how long an agent that does not listen is waited for; 0 means as long as the context lets.
+	// Timeout of a call; 0 means that only the context ends it. Unlike a context's deadline it needs no timer.
+	Timeout time.Duration
+	// Patience is how long an agent that does not listen is waited for; 0 means to the end of the call.
 	Patience time.Duration
 	// Version is the protocol version to speak; 0 means [Version].
 	Version int
@@ -54,7 +55,7 @@ func (e *UnavailableError) Error() string {
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Call sends req and returns the agent's response. All methods may be repeated, so Call asks again when no agent
-// listens yet or when one goes away before it has answered, until ctx ends or [Client.Patience] is over; then the error
+// listens yet or when one goes away before it has answered, until ctx ends, or Timeout or Patience is over; then the error
 // is an [*UnavailableError]. An error that the agent answered comes back as [*Error]. Version and, when zero,
 // TimeoutMillis of req are filled in.
 func (c Client) Call(ctx context.Context, req Request) (Response, error) {
@@ -82,40 +83,46 @@ func refusedVersion(r Response) bool { return r.Error != nil && r.Error.Code == 
 
 // persist repeats the exchange while there is no agent.
 func (c Client) persist(ctx context.Context, req Request) (Response, error) {
-	var over <-chan time.Time
-	if c.Patience > 0 {
-		t := time.NewTimer(c.Patience)
-		defer t.Stop()
-		over = t.C
+	began := time.Now()
+	deadline, bounded := ctx.Deadline()
+	if end := began.Add(c.Timeout); c.Timeout > 0 && (!bounded || end.Before(deadline)) {
+		deadline, bounded = end, true
 	}
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		resp, connected, err := c.exchange(ctx, req)
+		resp, connected, err := c.exchange(ctx, deadline, req)
 		switch {
 		case err == nil:
 			return resp, nil
 		case ctx.Err() != nil:
-			return resp, &UnavailableError{Socket: c.Socket, Connected: connected, Err: errors.Join(context.Cause(ctx), unlessEnded(ctx, err))}
+			return resp, &UnavailableError{Socket: c.Socket, Connected: connected, Err: context.Cause(ctx)}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return resp, &UnavailableError{Socket: c.Socket, Connected: connected, Err: fmt.Errorf("%w after %s", err, time.Since(began).Round(time.Millisecond))}
 		case !absent(err):
 			return resp, err
 		}
-		again := time.NewTimer(pause)
-		select {
-		case <-again.C:
-			continue
-		case <-over:
-		case <-ctx.Done():
+		left := pause
+		if bounded {
+			left = min(left, time.Until(deadline))
 		}
-		again.Stop()
-		return resp, &UnavailableError{Socket: c.Socket, Err: err}
+		if c.Patience > 0 {
+			left = min(left, c.Patience-time.Since(began))
+		}
+		if left <= 0 || !sleep(ctx, left) {
+			return resp, &UnavailableError{Socket: c.Socket, Err: err}
+		}
 	}
 }
 
-// unlessEnded drops an error that only repeats that ctx has ended.
-func unlessEnded(ctx context.Context, err error) error {
-	if errors.Is(err, ctx.Err()) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
+// sleep reports whether it was not cut short.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	return err
 }
 
 // absent reports whether err says that no agent is there, or that one left before it answered.
@@ -133,17 +140,14 @@ func absent(err error) bool {
 	return false
 }
 
-// exchange is one connection, one request and one response.
-func (c Client) exchange(ctx context.Context, req Request) (resp Response, connected bool, err error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.Socket)
+// exchange is one connection, one request and one response; a zero deadline is none.
+func (c Client) exchange(ctx context.Context, deadline time.Time, req Request) (resp Response, connected bool, err error) {
+	conn, err := dial(ctx, c.Socket, deadline)
 	if err != nil {
 		return resp, false, err
 	}
-	defer func() { _ = conn.Close() }() // everything was read, or the exchange has failed already
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-
-	if deadline, ok := ctx.Deadline(); ok && req.TimeoutMillis == 0 {
+	defer conn.close()
+	if !deadline.IsZero() && req.TimeoutMillis == 0 {
 		req.TimeoutMillis = answerWithin(time.Until(deadline)).Milliseconds()
 	}
 	msg, err := json.Marshal(req)

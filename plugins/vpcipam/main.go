@@ -37,7 +37,13 @@ type plugin struct {
 	stdout, stderr io.Writer
 }
 
-func (p plugin) agent(socket string) ipam.Agent { return ipam.Agent{Socket: socket, Stderr: p.stderr} }
+func (p plugin) agent(c netconf.IPAM) ipam.Agent {
+	return ipam.Agent{Socket: c.AgentSocket, Timeout: c.Timeout, Stderr: p.stderr}
+}
+
+func (p plugin) agentOf(rel netconf.Release) ipam.Agent {
+	return ipam.Agent{Socket: rel.AgentSocket, Stderr: p.stderr}
+}
 
 func (p plugin) add(args *skel.CmdArgs) error {
 	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
@@ -48,14 +54,13 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return ipam.Error(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), conf.IPAM.Timeout)
-	defer cancel()
+	ctx := context.Background()
 	result, err := p.allocate(ctx, conf, a)
 	if err != nil {
 		return ipam.Error(err)
 	}
 	if err = ipam.Print(result, conf.CNIVersion, p.stdout); err != nil {
-		p.agent(conf.IPAM.AgentSocket).Release(ctx, a)
+		p.agent(conf.IPAM).Release(ctx, a)
 		return ipam.Error(fmt.Errorf("print the result: %w", err))
 	}
 	return nil
@@ -67,7 +72,7 @@ func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment
 	if err != nil {
 		return nil, err
 	}
-	agent := p.agent(conf.IPAM.AgentSocket)
+	agent := p.agent(conf.IPAM)
 	reply, err := agent.Add(ctx, a, attachment.Query{Selector: selector, Families: conf.IPAM.Families, Source: conf.IPAM.Source})
 	if err != nil {
 		return nil, err
@@ -103,7 +108,7 @@ func selectorOf(t netconf.Target) (eni.Selector, error) {
 
 func (p plugin) del(args *skel.CmdArgs) error {
 	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	p.agent(rel.AgentSocket).Release(context.Background(), attachment.Attachment{Key: ipam.Key(args), Network: rel.Name})
+	p.agentOf(rel).Release(context.Background(), attachment.Attachment{Key: ipam.Key(args), Network: rel.Name})
 	return nil
 }
 
@@ -120,15 +125,13 @@ func (p plugin) check(args *skel.CmdArgs) error {
 	if err != nil {
 		return ipam.Error(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), conf.IPAM.Timeout)
-	defer cancel()
-	_, err = p.agent(conf.IPAM.AgentSocket).Check(ctx, a, expected.Addresses)
+	_, err = p.agent(conf.IPAM).Check(context.Background(), a, expected.Addresses)
 	return ipam.Error(err)
 }
 
 func (p plugin) status(args *skel.CmdArgs) error {
 	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	if err := p.agent(rel.AgentSocket).Status(context.Background()); err != nil {
+	if err := p.agentOf(rel).Status(context.Background()); err != nil {
 		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
 	}
 	return nil

@@ -32,8 +32,6 @@ type grant struct {
 }
 
 func (c call) allocate(ctx context.Context) (grant, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.conf.IPAM.Timeout)
-	defer cancel()
 	if c.conf.IPAMType == netconf.TypeVPCIPAM {
 		return c.allocateHere(ctx)
 	}
@@ -196,8 +194,6 @@ func (c call) result(g grant, made link.Made, prev *types100.Result) *types100.R
 
 // checkIPAM has whoever gave the addresses check them, and returns the master as far as it is known.
 func (c call) checkIPAM(ctx context.Context, expected ipam.Expectation) (master attachment.Link, err error) {
-	ctx, cancel := context.WithTimeout(ctx, c.conf.IPAM.Timeout)
-	defer cancel()
 	if c.conf.Master != "" {
 		if master, err = c.masterByName(); err != nil {
 			return master, err

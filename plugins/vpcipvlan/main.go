@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -37,9 +35,7 @@ func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
 
 // run serves one call; skel itself reads CNI_* and the configuration from the process.
 func run(getenv func(string) string, stdout, stderr io.Writer) int {
-	// A runtime that loses patience sends a signal: what was made so far is undone.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	ctx := context.Background() // runtimes that lose patience kill; the DEL that follows removes what is there
 	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
 	funcs := skel.CNIFuncs{
 		Add:    func(args *skel.CmdArgs) error { return answer(p.add(ctx, args)) },
@@ -55,7 +51,9 @@ type plugin struct {
 	stdout, stderr io.Writer
 }
 
-func (p plugin) agent(socket string) ipam.Agent { return ipam.Agent{Socket: socket, Stderr: p.stderr} }
+func (p plugin) agentOf(rel netconf.Release) ipam.Agent {
+	return ipam.Agent{Socket: rel.AgentSocket, Stderr: p.stderr}
+}
 
 // call is one ADD or CHECK.
 type call struct {
@@ -71,7 +69,8 @@ func (p plugin) open(args *skel.CmdArgs) (call, error) {
 		return call{}, err
 	}
 	about, err := ipam.Describe(args, conf.Name, conf.Pod)
-	return call{args, conf, about, p.agent(conf.IPAM.AgentSocket)}, err
+	agent := ipam.Agent{Socket: conf.IPAM.AgentSocket, Timeout: conf.IPAM.Timeout, Stderr: p.stderr}
+	return call{args, conf, about, agent}, err
 }
 
 // add allocates, then makes the interface, then prints the result; each step is undone when a later one fails.
@@ -123,7 +122,7 @@ func (p plugin) del(ctx context.Context, args *skel.CmdArgs) error {
 	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
 		return invoke.DelegateDel(ctx, rel.IPAMType, args.StdinData, nil)
 	}
-	p.agent(rel.AgentSocket).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
+	p.agentOf(rel).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
 	return nil
 }
 
@@ -166,7 +165,7 @@ func (p plugin) status(ctx context.Context, args *skel.CmdArgs) error {
 	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
 		return invoke.DelegateStatus(ctx, rel.IPAMType, args.StdinData, nil)
 	}
-	if err := p.agent(rel.AgentSocket).Status(ctx); err != nil {
+	if err := p.agentOf(rel).Status(ctx); err != nil {
 		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
 	}
 	return nil

@@ -22,26 +22,28 @@ const (
 	// delPatience and delTimeout keep a DEL short while the agent is away: a node that drains deletes its pods one
 	// after the other, and a tombstone serves as well.
 	delPatience, delTimeout = time.Second, 5 * time.Second
-	// statusPatience keeps STATUS cheap; runtimes ask every few seconds.
-	statusPatience = 500 * time.Millisecond
+	// statusPatience and statusTimeout keep STATUS cheap; runtimes ask every few seconds.
+	statusPatience, statusTimeout = 500 * time.Millisecond, 5 * time.Second
 )
 
 // Agent is the agent of this node.
 type Agent struct {
 	Socket string
+	// Timeout of every call but Release and Status, which are short.
+	Timeout time.Duration
 	// Stderr is told of what a DEL could not do and left to the agent.
 	Stderr io.Writer
 }
 
-// Add allocates addresses for the attachment. Waiting ends with ctx.
+// Add allocates addresses for the attachment.
 func (g Agent) Add(ctx context.Context, a attachment.Attachment, q attachment.Query) (agentapi.AddReply, error) {
-	resp, err := g.client(0).Call(ctx, agentapi.Request{Method: agentapi.MethodAdd, Attachment: &a, Query: &q})
+	resp, err := g.client().Call(ctx, agentapi.Request{Method: agentapi.MethodAdd, Attachment: &a, Query: &q})
 	return needed(resp, err)
 }
 
 // Resolve finds the ENI that the query means, allocating nothing.
 func (g Agent) Resolve(ctx context.Context, a attachment.Attachment, q attachment.Query) (agentapi.AddReply, error) {
-	resp, err := g.client(0).Call(ctx, agentapi.Request{Method: agentapi.MethodENI, Attachment: &a, Query: &q})
+	resp, err := g.client().Call(ctx, agentapi.Request{Method: agentapi.MethodENI, Attachment: &a, Query: &q})
 	return needed(resp, err)
 }
 
@@ -59,41 +61,38 @@ func needed(resp agentapi.Response, err error) (agentapi.AddReply, error) {
 // Check has the agent compare what the attachment holds. The reply is nil when the agent says no more than that all is
 // well.
 func (g Agent) Check(ctx context.Context, a attachment.Attachment, want []Address) (*agentapi.AddReply, error) {
-	resp, err := g.client(0).Call(ctx, agentapi.Request{Method: agentapi.MethodCheck, Attachment: &a, Addresses: prefixes(want)})
+	resp, err := g.client().Call(ctx, agentapi.Request{Method: agentapi.MethodCheck, Attachment: &a, Addresses: prefixes(want)})
 	return resp.Add, err
 }
 
 // Status is nil when an agent answers.
 func (g Agent) Status(ctx context.Context) error {
-	_, err := g.client(statusPatience).Call(ctx, agentapi.Request{Method: agentapi.MethodStatus})
+	short := agentapi.Client{Socket: g.Socket, Timeout: statusTimeout, Patience: statusPatience}
+	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodStatus})
 	return err
 }
 
 // Release gives back what the attachment holds. It cannot fail: when the agent does not take it, a tombstone tells the
 // next one.
 func (g Agent) Release(ctx context.Context, a attachment.Attachment) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), delTimeout)
-	defer cancel()
-	// When is read before the agent is asked: the note must not free what a later ADD takes.
-	when, whenErr := tombstone.Now()
-	_, err := g.client(delPatience).Call(ctx, agentapi.Request{Method: agentapi.MethodDel, Attachment: &a})
+	short := agentapi.Client{Socket: g.Socket, Timeout: delTimeout, Patience: delPatience}
+	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodDel, Attachment: &a})
 	if err == nil {
 		return
 	}
 	g.say("release %s: %v; leaving word for the agent", a.Key, err)
-	if whenErr != nil {
-		g.say("leave word that %s was deleted: %v; the agent finds out when the network namespace is gone", a.Key, whenErr)
-		return
+	// Runtimes run the operations of one attachment one after the other, so no ADD that must last is before this moment.
+	when, err := tombstone.Now()
+	if err == nil {
+		dir := tombstone.Dir(filepath.Join(filepath.Dir(g.Socket), agentapi.TombstoneDir))
+		err = dir.Write(tombstone.Note{Key: a.Key, Network: a.Network, Moment: when})
 	}
-	dir := tombstone.Dir(filepath.Join(filepath.Dir(g.Socket), agentapi.TombstoneDir))
-	if err = dir.Write(tombstone.Note{Key: a.Key, Network: a.Network, Moment: when}); err != nil {
+	if err != nil {
 		g.say("leave word that %s was deleted: %v; the agent finds out when the network namespace is gone", a.Key, err)
 	}
 }
 
-func (g Agent) client(patience time.Duration) agentapi.Client {
-	return agentapi.Client{Socket: g.Socket, Patience: patience}
-}
+func (g Agent) client() agentapi.Client { return agentapi.Client{Socket: g.Socket, Timeout: g.Timeout} }
 
 func (g Agent) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(g.Stderr, "multus-vpc: "+format+"\n", args...) // nobody is left to tell
