@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+//go:build ipvlan
+
+package pods
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+)
+
+// echoPort is where every pod of these tests answers TCP.
+const echoPort = 7
+
+// serveEcho makes the endpoint answer TCP while the test runs.
+func (e endpoint) serveEcho(t *testing.T) {
+	t.Helper()
+	echo, err := pod.ServeEcho(t.Context(), e.pod.Netns, netip.AddrPortFrom(e.addr, echoPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // before the pod's DEL: a socket keeps a namespace
+		if err := echo.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// tcp demands that a connection from e to another endpoint carries data within a time.
+func (e endpoint) tcp(t *testing.T, within time.Duration, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if _, err := pod.Exchange(ctx, e.pod.Netns, netip.AddrPortFrom(to, echoPort)); err != nil {
+		t.Errorf("from %s (%s): %v", e.pod.Name, e.addr, err)
+	}
+}
+
+// TestPodsReachOneAnotherWhenADDReturns attaches pods one by one, on one worker and on two, in one subnet and in two,
+// on ENIs without and with stock. Each exchanges packets with all before it in less time than a new address takes to be
+// routed.
+func TestPodsReachOneAnotherWhenADDReturns(t *testing.T) {
+	g := up(t)
+	var all []endpoint
+	for _, where := range []struct {
+		worker string
+		subnet int
+		stock  string
+	}{
+		{"worker-1", 1, "cold"},
+		{"worker-2", 1, "cold"},
+		{"worker-2", 2, "cold"},
+		{"worker-1", 2, "cold"},
+		{"worker-1", 1, "warm"}, // beside another pod on its ENI
+		{"worker-2", 2, "warm"},
+	} {
+		e := g.attach(t, where.worker, where.subnet)
+		t.Logf("%s, subnet %d, %s stock: ADD took %v", where.worker, where.subnet, where.stock, e.took.Round(time.Millisecond))
+		e.serveEcho(t)
+		for _, o := range all {
+			reach(t, atOnce, e.pod, o.addr)
+			reach(t, atOnce, o.pod, e.addr)
+			e.tcp(t, atOnce, o.addr)
+			o.tcp(t, atOnce, e.addr)
+		}
+		if t.Failed() {
+			t.Fatalf("the pod on %s in subnet %d (%s stock) is not reachable both ways within %v of ADD", where.worker, where.subnet, where.stock, atOnce)
+		}
+		all = append(all, e)
+	}
+}
+
+// TestWarmADDCallsNobody counts EC2's calls around an ADD that finds stock and leaves enough: there is none.
+func TestWarmADDCallsNobody(t *testing.T) {
+	g := up(t)
+	g.attach(t, "worker-1", 1)
+	n := g.nodes["worker-1"]
+	await(t, "stock on the ENI", func() error { return n.settled(t, g.lab.ENIs["worker-1"][1]) })
+	before := g.lab.Front.Calls()
+	e := g.attach(t, "worker-1", 1)
+	after := g.lab.Front.Calls()
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("EC2 was called during a warm ADD (-before +after):\n%s", diff)
+	}
+	t.Logf("ADD took %v", e.took.Round(time.Millisecond))
+}
+
+// settled reports what keeps the pool of an ENI from being filled and at rest.
+func (n *node) settled(t *testing.T, eniID string) error {
+	t.Helper()
+	const free = 7 // minimumIPTarget less the one that is held
+	for _, e := range n.status(t).ENIs {
+		if string(e.ID) != eniID {
+			continue
+		}
+		states := map[string]int{}
+		for _, a := range e.Addresses {
+			states[a.State]++
+		}
+		if states["free"] != free || states["assigning"]+states["unassigning"]+states["unknown"] > 0 {
+			return fmt.Errorf("addresses by state: %v", states)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is not in the status", eniID)
+}
+
+// TestRepliesLeaveByTheirInterface reaches a pod by each of its interfaces, from the other worker and from a sibling on
+// one of its ENIs. The VPC drops what leaves by an ENI that does not hold the source.
+func TestRepliesLeaveByTheirInterface(t *testing.T) {
+	g := up(t)
+	p := g.newPod(t)
+	interfaces := map[string]endpoint{}
+	for _, i := range []struct {
+		name        string
+		deviceIndex int
+	}{
+		{"eth0", 2}, // has the default route
+		{"net1", 1},
+		{"net2", 3}, // in the subnet of net1
+	} {
+		e := g.attachTo(t, "worker-1", p, i.name, i.deviceIndex, nil)
+		e.serveEcho(t)
+		interfaces[i.name] = e
+	}
+	callers := map[string]endpoint{
+		"the other worker, subnet 1":         g.attach(t, "worker-2", 1),
+		"the other worker, subnet 2":         g.attach(t, "worker-2", 2),
+		"a sibling on the ENI of net1":       g.attach(t, "worker-1", 1),
+		"a sibling on the ENI of net2":       g.attachTo(t, "worker-1", g.newPod(t), "net1", 3, object{"routes": []any{object{"dst": vpcCIDR}}}),
+		"another pod's ENI in eth0's subnet": g.attach(t, "worker-1", 2),
+	}
+	drops, err := g.lab.Fabric.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range callers {
+		for ifName, e := range interfaces {
+			t.Run(fmt.Sprintf("from %s to %s", name, ifName), func(t *testing.T) {
+				reach(t, atOnce, c.pod, e.addr)
+				c.tcp(t, atOnce, e.addr)
+			})
+		}
+	}
+	after, err := g.lab.Fabric.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after != drops {
+		t.Errorf("the VPC dropped packets with the source of another ENI: %+v before, %+v after", drops, after)
+	}
+}
