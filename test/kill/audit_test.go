@@ -46,11 +46,13 @@ func (g *ground) audit(end bool) {
 	began := time.Now()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var differences []string
 	for {
-		differences := g.differences(ctx, end)
-		if len(differences) == 0 {
+		now := g.differences(ctx, end)
+		if len(now) == 0 {
 			break
 		}
+		differences = now
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -58,7 +60,7 @@ func (g *ground) audit(end bool) {
 			return
 		}
 	}
-	g.note("settled after %v", time.Since(began).Round(time.Millisecond))
+	g.t.Logf("settled after %v, the last was %.300q", time.Since(began).Round(time.Millisecond), differences)
 	g.reachEachOther(ctx)
 }
 
