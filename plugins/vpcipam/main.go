@@ -85,7 +85,7 @@ func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment
 	addresses := ipam.Addresses(reply, conf.IPAM.Gateway)
 	result := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
-		Routes:     ipam.CNIRoutes(ipam.Routes(conf.IPAM.Routes, a.IfName, addresses)),
+		Routes:     ipam.CNIRoutes(ipam.Routes(conf.IPAM.Routes, a.IfName == ipam.FirstInterface, addresses)),
 		DNS:        conf.IPAM.DNS,
 	}
 	for _, address := range addresses {

@@ -53,7 +53,7 @@ func (c call) allocateHere(ctx context.Context) (grant, error) {
 	g := grant{
 		master:    masterOf(reply.ENI.Link, reply.ENI.MAC),
 		addresses: addresses,
-		routes:    ipam.Routes(c.conf.IPAM.Routes, c.args.IfName, addresses),
+		routes:    ipam.Routes(c.conf.IPAM.Routes, true, addresses),
 		dns:       c.conf.IPAM.DNS,
 		release: func(ctx context.Context) error {
 			c.agent.Release(ctx, c.about)

@@ -39,9 +39,11 @@ func Addresses(reply agentapi.AddReply, configured netip.Addr) []Address {
 	return list
 }
 
-// Routes are the configured ones; when nothing was said, a pod's first interface gets the default route.
-func Routes(configured []netconf.Route, ifName string, addresses []Address) []netconf.Route {
-	if configured != nil || ifName != FirstInterface {
+// Routes are the configured ones; when nothing was said, a default route by each family's gateway if the interface may
+// have it. vpcipvlan sees the pod's routes and takes the default route whenever nobody has it; an IPAM plugin does not
+// see them, and interface plugins fail on a second default route, so vpcipam goes by [FirstInterface].
+func Routes(configured []netconf.Route, mayBeDefault bool, addresses []Address) []netconf.Route {
+	if configured != nil || !mayBeDefault {
 		return configured
 	}
 	var routes []netconf.Route
