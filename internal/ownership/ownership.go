@@ -64,24 +64,24 @@ type Event uint8
 // The events. Seen and Unseen are reads that may decide: the pool raises Unseen only for a read from EC2 that began
 // late enough after our last write for eventual consistency to have settled, never for one from the instance metadata.
 const (
-	Assign       Event = iota // about to ask EC2 for it
-	Refused                   // EC2 refused a batch that contained it, for whatever address of the batch
-	NotDone                   // EC2 did nothing for sure (throttled)
-	ReplyLost                 // no definite answer
-	Seen                      // a read shows it on the ENI
-	Unseen                    // a settled read from EC2 does not show it on the ENI
-	Hold                      // given to an attachment
-	Rehold                    // the same pod, interface and network asks again
-	Release                   // its attachment is gone: DEL, or the namespace is no more
-	Undelivered               // the answer that gave it out could not be delivered
-	Cooled                    // the cooldown is over and no namespace carries it
-	Unassign                  // about to give it back to EC2
-	Unassigned                // EC2 took it back, or says that the ENI does not have it
-	Carried                   // a namespace was found to carry it though nobody holds it
-	Adopt                     // in a pool range, on a pool ENI, of nobody for twice the cooldown
-	Register                  // another IPAM's address is registered for a pod
-	Restarted                 // the agent read it from its ledger
-	Rebooted                  // the same, after the worker rebooted: no namespace outlived that
+	Assign      Event = iota // about to ask EC2 for it
+	Refused                  // EC2 refused a batch that contained it, for whatever address of the batch
+	NotDone                  // EC2 did nothing for sure (throttled)
+	ReplyLost                // no definite answer
+	Seen                     // a read shows it on the ENI
+	Unseen                   // a settled read from EC2 does not show it on the ENI
+	Hold                     // given to an attachment
+	Rehold                   // the same pod, interface and network asks again
+	Release                  // its attachment is gone: DEL, or the namespace is no more
+	Undelivered              // the answer that gave it out could not be delivered
+	Cooled                   // the cooldown is over and no namespace carries it
+	Unassign                 // about to give it back to EC2
+	Unassigned               // EC2 took it back, or says that the ENI does not have it
+	Carried                  // a namespace was found to carry it though nobody holds it
+	Adopt                    // in a pool range, on a pool ENI, of nobody for twice the cooldown
+	Register                 // another IPAM's address is registered for a pod
+	Restarted                // the agent read it from its ledger
+	Rebooted                 // the same, after the worker rebooted: no namespace outlived that
 	numEvents
 )
 
