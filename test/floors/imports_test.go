@@ -113,6 +113,8 @@ var table = []row{
 
 	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},
 	{path: "test/awscli", floor: tests},
+	{path: "test/bench", floor: tests, libraries: []string{errgroup, sys}, also: []floor{tests}},
+	{path: "test/bench/idle", floor: tests},
 	{path: "test/docs", floor: tests},
 	{path: "test/errors", floor: tests},
 	{path: "test/floors", floor: tests},

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/lab"
+	"github.com/multus-vpc/multus-vpc/internal/lab/netns"
+	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+	"github.com/multus-vpc/multus-vpc/test/worker"
+)
+
+const (
+	// podENIs with perENI addresses each: room for three rounds of the largest size.
+	podENIs, perENI = 8, 48
+	// agentConfig keeps all of it in stock from the start; the reservation has the role pool.
+	agentConfig = "warmIPTarget: 1\nminimumIPTarget: 48\nipCooldownPeriod: 1\n"
+	// warmTimeout is for the first stock and for a cooldown.
+	warmTimeout = time.Minute
+)
+
+// theWorker is a large instance with ENIs for pods in one subnet.
+func theWorker() *scenario.Scenario {
+	subnet := func(name, cidr string) scenario.Subnet {
+		return scenario.Subnet{Name: name, CIDR: netip.MustParsePrefix(cidr), AZ: "us-west-2a"}
+	}
+	pods := subnet("pods", "10.78.16.0/20")
+	pods.Reservations = []scenario.Reservation{{
+		CIDR: netip.MustParsePrefix("10.78.24.0/21"), Type: "explicit", Tags: map[string]string{"multus-vpc.io/role": "pool"},
+	}}
+	w := scenario.Instance{Name: "worker-1", Type: "c5.18xlarge", ENIs: []scenario.ENI{{Subnet: "primary"}}}
+	for range podENIs {
+		w.ENIs = append(w.ENIs, scenario.ENI{Subnet: "pods", Tags: map[string]string{"node.k8s.amazonaws.com/no_manage": "true"}})
+	}
+	return &scenario.Scenario{
+		VPC:       scenario.VPC{CIDR: netip.MustParsePrefix("10.78.0.0/16")},
+		Subnets:   []scenario.Subnet{subnet("primary", "10.78.0.0/24"), pods},
+		Instances: []scenario.Instance{w},
+	}
+}
+
+// ground is a worker with an agent, and containers' namespaces.
+type ground struct {
+	lab    *lab.Running
+	worker *worker.Worker
+	netns  []string // names
+}
+
+// raise makes the ground. The caller closes it, also after an error.
+func raise(ctx context.Context, bin string, containers int, log io.Writer) (g *ground, err error) {
+	g = &ground{}
+	id := "bench" + strconv.Itoa(os.Getpid())
+	if g.lab, err = lab.Up(ctx, theWorker(), lab.Config{Prefix: id + "lab", Log: log}); err != nil {
+		return g, err
+	}
+	if g.worker, err = worker.New(g.lab, "worker-1", bin); err != nil {
+		return g, err
+	}
+	if err := g.worker.Start(agentConfig); err != nil {
+		return g, err
+	}
+	for i := range containers {
+		name := fmt.Sprintf("%spod-%d", id, i)
+		if _, err := netns.Create(name); err != nil {
+			return g, err
+		}
+		g.netns = append(g.netns, name)
+	}
+	return g, g.warm(ctx)
+}
+
+// warm waits until no address is held or cools, and every ENI has its whole stock.
+func (g *ground) warm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, warmTimeout, fmt.Errorf("not within %v", warmTimeout))
+	defer cancel()
+	return g.worker.Await(ctx, func(s *agentapi.Status) string {
+		free := 0
+		for _, e := range s.ENIs {
+			for _, a := range e.Addresses {
+				if a.State == "free" {
+					free++
+				}
+			}
+		}
+		if free < podENIs*perENI {
+			return fmt.Sprintf("stock: %d of %d addresses are free", free, podENIs*perENI)
+		}
+		return ""
+	})
+}
+
+// close removes what raise made, in reverse.
+func (g *ground) close() error {
+	var errs []error
+	for _, name := range g.netns {
+		errs = append(errs, netns.Delete(name))
+	}
+	if g.worker != nil {
+		errs = append(errs, g.worker.Stop(), g.worker.Close())
+	}
+	if g.lab != nil {
+		errs = append(errs, g.lab.Close())
+	}
+	return errors.Join(errs...)
+}

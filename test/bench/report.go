@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// report is the outcome of a run.
+type report struct {
+	Kernel string `json:"kernel"`
+	Go     string `json:"go"`
+	CPUs   int    `json:"cpus"`
+	Rounds int    `json:"rounds"`
+	Rows   []row  `json:"rows"`
+	// Failure is the first one, in words.
+	Failure string `json:"failure,omitempty"`
+}
+
+// row is a cell in figures.
+type row struct {
+	Plugin   string `json:"plugin"`
+	Parallel int    `json:"parallel"` // processes at a time
+	ADD      times  `json:"add"`
+	DEL      times  `json:"del"`
+	// PodsPerSecond that were ADDed, median over the rounds.
+	PodsPerSecond float64 `json:"podsPerSecond"`
+	Calls         int     `json:"calls"` // that succeeded
+	Failed        int     `json:"failed"`
+	Twice         int     `json:"twice"` // addresses that more than one container had at a time
+}
+
+// times of one command, in milliseconds.
+type times struct {
+	P50 float64 `json:"p50ms"` // median over the rounds of each round's median
+	P99 float64 `json:"p99ms"` // of all calls
+	// Ratio to [reference] is the median over the rounds of the ratio within a round; NaN is none, and null in JSON.
+	Ratio ratio `json:"ratio"`
+}
+
+type ratio float64
+
+// MarshalJSON implements [json.Marshaler].
+func (r ratio) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(r)) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(r))
+}
+
+func (r ratio) String() string {
+	if math.IsNaN(float64(r)) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", float64(r))
+}
+
+// newReport makes figures out of measurements.
+func newReport(o options, cells []cell) report {
+	r := report{Kernel: kernel(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Rounds: o.rounds}
+	for _, c := range cells {
+		i := slices.IndexFunc(cells, func(x cell) bool { return x.plugin == reference && x.parallel == c.parallel })
+		line := row{
+			Plugin: c.plugin, Parallel: c.parallel,
+			ADD: timesOf(c, cells[i], func(r round) []time.Duration { return r.add }),
+			DEL: timesOf(c, cells[i], func(r round) []time.Duration { return r.del }),
+		}
+		var rates []float64
+		for _, one := range c.rounds {
+			rates = append(rates, float64(len(one.add))/one.adding.Seconds())
+			line.Calls += len(one.add) + len(one.del)
+			line.Failed += len(one.failures)
+			line.Twice += one.twice
+			if len(one.failures) > 0 && r.Failure == "" {
+				r.Failure = one.failures[0].Error()
+			}
+		}
+		line.PodsPerSecond = quantile(rates, 0.5)
+		r.Rows = append(r.Rows, line)
+	}
+	return r
+}
+
+// timesOf compares the calls that of picks with those of the reference, round by round.
+func timesOf(c, reference cell, of func(round) []time.Duration) times {
+	var all, medians, ratios []float64
+	for i, one := range c.rounds {
+		took := milliseconds(of(one))
+		all = append(all, took...)
+		median := quantile(took, 0.5)
+		medians = append(medians, median)
+		ratios = append(ratios, median/quantile(milliseconds(of(reference.rounds[i])), 0.5))
+	}
+	return times{P50: quantile(medians, 0.5), P99: quantile(all, 0.99), Ratio: ratio(quantile(ratios, 0.5))}
+}
+
+func milliseconds(list []time.Duration) []float64 {
+	ms := make([]float64, len(list))
+	for i, d := range list {
+		ms[i] = float64(d) / float64(time.Millisecond)
+	}
+	return ms
+}
+
+// quantile is the smallest value that at least a share q of the list does not exceed; values that are not numbers do not
+// count, and of none it is NaN.
+func quantile(list []float64, q float64) float64 {
+	sorted := slices.DeleteFunc(slices.Clone(list), math.IsNaN)
+	if len(sorted) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(sorted)
+	return sorted[max(int(math.Ceil(q*float64(len(sorted)))), 1)-1]
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// write writes the report in the form that was asked for.
+func (r report) write(w io.Writer, form string) error {
+	if form == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	_, err := io.WriteString(w, r.table())
+	return err
+}
+
+// table is the report for people.
+func (r report) table() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "IPAM plugins alone: one process per call, one container each. Linux %s, %d CPUs, %s.\n", r.Kernel, r.CPUs, r.Go)
+	fmt.Fprintf(&text, "%d rounds by turns. p50 in ms and pods/s are medians of the rounds, p99 is of all calls;\n", r.Rounds)
+	fmt.Fprintf(&text, "× is the median of the ratios to %s within a round.\n\n", reference)
+	const head, line = "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7s %6s %7s %6s\n", "%9s  %-30s %9.2f %7.1f %6s  %9.2f %7.1f %6s  %7.0f %6d %7d %6d\n"
+	fmt.Fprintf(&text, head, "at a time", "plugin", "ADD p50", "p99", "×", "DEL p50", "p99", "×", "pods/s", "calls", "failed", "twice")
+	last := 0
+	for _, x := range r.Rows {
+		at := ""
+		if x.Parallel != last {
+			at = strconv.Itoa(x.Parallel)
+		}
+		last = x.Parallel
+		fmt.Fprintf(&text, line, at, x.Plugin,
+			x.ADD.P50, x.ADD.P99, x.ADD.Ratio, x.DEL.P50, x.DEL.P99, x.DEL.Ratio, x.PodsPerSecond, x.Calls, x.Failed, x.Twice)
+	}
+	if r.Failure != "" {
+		fmt.Fprintf(&text, "\nthe first failure: %s\n", r.Failure)
+	}
+	return text.String()
+}
