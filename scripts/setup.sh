@@ -49,11 +49,11 @@ if [[ $1 == test ]]; then
   need iproute2 command -v ip # the tests look at links with other eyes than our own
 fi
 
-# apt runs the package manager and adds up its time.
+# apt runs the package manager and adds up its time. What it says is of interest only when it fails.
 spent=0
 apt() {
-  local start=$EPOCHREALTIME
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >&2 || return
+  local start=$EPOCHREALTIME out
+  out=$(DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" 2>&1) || { echo "$out" >&2; return 1; }
   spent=$(awk -v a="$start" -v b="$EPOCHREALTIME" -v s="$spent" 'BEGIN { printf "%.1f", s + b - a }')
 }
 
