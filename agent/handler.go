@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -90,6 +92,15 @@ func supported(q attachment.Query) error {
 	}
 	if q.Source != "" && q.Source != attachment.SourceReservation {
 		return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("source %q is not supported by this agent; use %q", q.Source, attachment.SourceReservation)}
+	}
+	unsupported := map[string]bool{
+		"reservationTags": len(q.ReservationTags) > 0, "ranges": len(q.Ranges) > 0, "exclude": len(q.Exclude) > 0,
+		"addresses": len(q.Requested) > 0, "sticky": q.Sticky != nil,
+	}
+	for _, key := range slices.Sorted(maps.Keys(unsupported)) {
+		if unsupported[key] {
+			return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("%s is not supported by this agent; upgrade the agent", key)}
+		}
 	}
 	return nil
 }

@@ -31,6 +31,11 @@ const (
 	MethodCheck  Method = "check"  // compare what an attachment holds with Addresses
 	MethodENI    Method = "eni"    // resolve a Query to an ENI with a link, allocating nothing
 	MethodStatus Method = "status" // the node's ENIs, addresses and attachments
+
+	// The next ones are answered with code 100 by an agent that does not know them.
+	MethodRegister Method = "register" // register Addresses, which another IPAM gave the attachment; del gives them back
+	MethodReady    Method = "ready"    // CNI STATUS: can an ADD for Query be served? Error code 50 or 51 if not
+	MethodGC       Method = "gc"       // release what Network's attachments hold that are not among Valid and dead
 )
 
 // Request is the one message that a client sends.
@@ -44,8 +49,13 @@ type Request struct {
 	Attachment *attachment.Attachment `json:"attachment,omitempty"`
 	// Query says which ENI and what kind of addresses; add and eni only.
 	Query *attachment.Query `json:"query,omitempty"`
-	// Addresses that the caller expects the attachment to hold; check only.
+	// Addresses that the caller expects the attachment to hold (check), or that it has from another IPAM (register).
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	// OnConflict is for register.
+	OnConflict attachment.OnConflict `json:"onConflict,omitempty"`
+	// Network and Valid are for gc: the attachments of the network that the runtime knows to be alive.
+	Network string           `json:"network,omitempty"`
+	Valid   []attachment.Key `json:"valid,omitempty"`
 }
 
 // Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;
@@ -83,6 +93,8 @@ const (
 	CodeDecode           = 6
 	CodeInvalidConfig    = 7
 	CodeTryAgainLater    = 11
+	CodeNotAvailable     = 50  // STATUS: ADD cannot be served
+	CodeLimited          = 51  // STATUS: the same, and existing pods may have lost connectivity
 	CodeVersion          = 100 // protocol versions of plugin and agent are too far apart
 	CodeCheckFailed      = 101 // CHECK found a difference; the message names it
 	CodeMasterMode       = 102 // the ENI's link carries ipvlan children in another mode than l2

@@ -5,7 +5,13 @@
 // namespace) and what it asks for. The plugins write them, the agent's flows read them. Values only.
 package attachment
 
-import "github.com/multus-vpc/multus-vpc/internal/eni"
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
 
 // Key is what the CNI specification identifies an attachment by within a node: DEL frees by it, and a second ADD of it
 // gets the same addresses.
@@ -71,7 +77,83 @@ type Query struct {
 	Source string `json:"source,omitempty"`
 	// NeedLink refuses an ENI whose link is absent from the host.
 	NeedLink bool `json:"needLink,omitempty"`
+
+	// ReservationTags narrow [SourceReservation] to reservations that carry them all.
+	ReservationTags map[string]string `json:"reservationTags,omitempty"`
+	// Ranges narrow it to addresses in one of them, Exclude keeps addresses out.
+	Ranges  []Range `json:"ranges,omitempty"`
+	Exclude []Range `json:"exclude,omitempty"`
+	// Requested are the addresses that the pod is to have, at most one per family; they come before Source.
+	Requested []netip.Addr `json:"requested,omitempty"`
+	// Sticky, when set, gives a StatefulSet's pod the address at its ordinal in Ranges, wherever it runs.
+	Sticky *Sticky `json:"sticky,omitempty"`
 }
+
+// Range is a run of addresses of one family, both ends included. Its text form is "10.10.1.64-10.10.1.79", or a CIDR.
+type Range struct {
+	From, To netip.Addr
+}
+
+// ParseRange reads "10.10.1.64/28", "10.10.1.64-10.10.1.79" or a single address.
+func ParseRange(s string) (Range, error) {
+	if from, to, ok := strings.Cut(s, "-"); ok {
+		a, errA := netip.ParseAddr(strings.TrimSpace(from))
+		b, errB := netip.ParseAddr(strings.TrimSpace(to))
+		if errA != nil || errB != nil || a.BitLen() != b.BitLen() || b.Less(a) {
+			return Range{}, fmt.Errorf("%q: want two addresses of one family in ascending order, as in 10.10.1.64-10.10.1.79", s)
+		}
+		return Range{a, b}, nil
+	}
+	if p, err := netip.ParsePrefix(s); err == nil {
+		if p != p.Masked() {
+			return Range{}, fmt.Errorf("%q has host bits set: want %s", s, p.Masked())
+		}
+		return Range{p.Addr(), eni.LastAddr(p)}, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return Range{}, fmt.Errorf("%q is neither a CIDR, nor a range, nor an address", s)
+	}
+	return Range{a, a}, nil
+}
+
+// Contains reports whether a lies in the range.
+func (r Range) Contains(a netip.Addr) bool {
+	return a.BitLen() == r.From.BitLen() && !a.Less(r.From) && !r.To.Less(a)
+}
+
+func (r Range) String() string {
+	if r.From == r.To {
+		return r.From.String()
+	}
+	return r.From.String() + "-" + r.To.String()
+}
+
+// MarshalText writes [Range.String].
+func (r Range) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads what [ParseRange] does.
+func (r *Range) UnmarshalText(text []byte) (err error) {
+	*r, err = ParseRange(string(text))
+	return err
+}
+
+// Sticky names the StatefulSet whose pods keep their addresses.
+type Sticky struct {
+	StatefulSet string `json:"statefulSet"`
+}
+
+// OnConflict says what to do when an address of another IPAM is held by another ENI.
+type OnConflict string
+
+// The values of [OnConflict].
+const (
+	// WaitThenReassign waits up to 5 s for the owner to give it back, then moves it, if it is a secondary address of an
+	// ENI tagged as a worker's of this cluster.
+	WaitThenReassign OnConflict = "wait-then-reassign"
+	Never            OnConflict = "never"
+	Reassign         OnConflict = "reassign"
+)
 
 // Link is a netdev in the host's network namespace.
 type Link struct {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package attachment
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestParseRange(t *testing.T) {
+	tests := map[string]struct {
+		in, want string
+		inside   string
+		outside  string
+	}{
+		"cidr":    {"10.10.1.64/28", "10.10.1.64-10.10.1.79", "10.10.1.79", "10.10.1.80"},
+		"range":   {"10.10.1.70 - 10.10.1.72", "10.10.1.70-10.10.1.72", "10.10.1.70", "10.10.1.69"},
+		"address": {"10.10.1.70", "10.10.1.70", "10.10.1.70", "10.10.1.71"},
+		"ipv6":    {"fd00::/126", "fd00::-fd00::3", "fd00::2", "10.10.1.64"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, err := ParseRange(tt.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.String() != tt.want || !r.Contains(netip.MustParseAddr(tt.inside)) || r.Contains(netip.MustParseAddr(tt.outside)) {
+				t.Errorf("%q = %s", tt.in, r)
+			}
+		})
+	}
+	for _, bad := range []string{"", "10.10.1.65/28", "10.10.1.9-10.10.1.1", "10.10.1.1-fd00::1", "ten"} {
+		if r, err := ParseRange(bad); err == nil {
+			t.Errorf("%q was read as %s", bad, r)
+		}
+	}
+}
+
+func FuzzParseRange(f *testing.F) {
+	seeds := []string{"10.10.1.64/28", "10.10.1.70-10.10.1.72", "fd00::1", "fd00::/64", "-", "10.0.0.0/33"}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRange(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseRange(r.String())
+		if err != nil || again != r || !r.Contains(r.From) || !r.Contains(r.To) {
+			t.Errorf("%q = %s, read again as %s, %v", s, r, again, err)
+		}
+	})
+}
