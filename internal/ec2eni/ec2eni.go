@@ -119,7 +119,7 @@ func (c *Client) Assign(ctx context.Context, id eni.ID, addrs []netip.Addr, reas
 		AllowReassignment:  aws.Bool(reassign),
 	})
 	if err == nil {
-		err = unconfirmed(names, out.AssignedPrivateIpAddresses)
+		err = unconfirmed(addrs, ipv4Names(out.AssignedPrivateIpAddresses), netip.ParseAddr)
 	}
 	if err != nil {
 		return fmt.Errorf("assign %s to %s: %w", some(names), id, err)
@@ -127,15 +127,29 @@ func (c *Client) Assign(ctx context.Context, id eni.ID, addrs []netip.Addr, reas
 	return nil
 }
 
-// unconfirmed compares what was asked for with an answer that names addresses. One without any is taken at its word.
-func unconfirmed(want []string, got []types.AssignedPrivateIpAddress) error {
-	missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool {
-		return slices.ContainsFunc(got, func(a types.AssignedPrivateIpAddress) bool { return aws.ToString(a.PrivateIpAddress) == w })
+func ipv4Names(assigned []types.AssignedPrivateIpAddress) []string {
+	names := make([]string, len(assigned))
+	for i, a := range assigned {
+		names[i] = aws.ToString(a.PrivateIpAddress)
+	}
+	return names
+}
+
+// unconfirmed compares what was asked for with an answer that names what was done. One without any is taken at its word.
+func unconfirmed[T interface {
+	comparable
+	fmt.Stringer
+}](want []T, names []string, parse func(string) (T, error)) error {
+	missing := slices.DeleteFunc(slices.Clone(want), func(w T) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			got, err := parse(name)
+			return err == nil && got == w
+		})
 	})
-	if len(got) == 0 || len(missing) == 0 {
+	if len(names) == 0 || len(missing) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: the answer lacks %s", eni.ErrOutcomeUnknown, some(missing))
+	return fmt.Errorf("%w: the answer lacks %s", eni.ErrOutcomeUnknown, some(texts(missing)))
 }
 
 // Unassign takes secondary IPv4 addresses away from the ENI. When one of them is not there the error is [eni.ErrNotAssigned]
@@ -167,10 +181,10 @@ func onlyIPv4(addrs []netip.Addr) ([]string, error) {
 	return texts(addrs), nil
 }
 
-func texts(addrs []netip.Addr) []string {
-	out := make([]string, len(addrs))
-	for i, a := range addrs {
-		out[i] = a.String()
+func texts[T fmt.Stringer](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = v.String()
 	}
 	return out
 }

@@ -27,10 +27,14 @@ func sentinelOf(code, message string) error {
 		return eni.ErrSlotsFull
 	case "InsufficientFreeAddressesInSubnet":
 		return eni.ErrSubnetFull
+	case "InsufficientCidrBlocks": // https://github.com/aws/amazon-vpc-cni-k8s/pull/1585
+		return eni.ErrNoPrefix
 	case "UnauthorizedOperation", "AuthFailure", "AccessDenied", "AccessDeniedException":
 		return eni.ErrUnauthorized
 	case "InvalidIPAddress.InUse": // CreateNetworkInterface
 		return &eni.InUseError{}
+	case "Resource.AlreadyAssigned":
+		return &eni.InUseError{Addrs: bracketed(message)}
 	case "InvalidParameterValue":
 		return sentinelOfMessage(message)
 	}
@@ -46,6 +50,10 @@ func sentinelOfMessage(message string) error {
 	// "[10.0.0.5,10.0.0.6] assigned, but move is not allowed."
 	// https://github.com/ansible/ansible/blob/stable-2.9/lib/ansible/modules/cloud/amazon/ec2_eni.py
 	case strings.Contains(message, "move is not allowed"):
+		return &eni.InUseError{Addrs: bracketed(message)}
+	// Unverified: nobody has published what AssignIpv6Addresses says of an address that is taken. These are the words of
+	// CreateNetworkInterface and RunInstances: https://github.com/aws/aws-cli/issues/7178.
+	case strings.Contains(message, "already assigned"), strings.Contains(message, "already in use"), strings.Contains(message, "is in use"):
 		return &eni.InUseError{Addrs: bracketed(message)}
 	// "Some of the specified addresses are not assigned to interface eni-…"
 	case strings.Contains(message, "not assigned to interface"):

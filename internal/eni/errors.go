@@ -19,6 +19,9 @@ var (
 	ErrSlotsFull = errors.New("ENI address slots full")
 	// ErrSubnetFull: the subnet has no free address (InsufficientFreeAddressesInSubnet).
 	ErrSubnetFull = errors.New("subnet full")
+	// ErrNoPrefix: the subnet has no free address block that is large enough and aligned for a delegated prefix, though
+	// single addresses may be free (InsufficientCidrBlocks).
+	ErrNoPrefix = errors.New("no contiguous prefix free in the subnet")
 	// ErrThrottled: a request rate limit (RequestLimitExceeded, Throttling…). Nothing was changed.
 	ErrThrottled = errors.New("throttled by EC2")
 	// ErrNotFound: the ENI, instance or subnet does not exist, or not yet (EC2 is eventually consistent).
