@@ -84,11 +84,10 @@ func (n *node) exec(ctx context.Context, command string, s *sandbox) (*call, err
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + n.cniNetns(s), "CNI_IFNAME=" + ifName, "CNI_PATH=" + n.bin,
 		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s", s.pod, s.id, s.pod),
 	}
-	n.calls.add(c)
-	if err := n.place.do(c.cmd.Start); err != nil {
-		n.calls.remove(c)
+	if err = n.place.do(c.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", n.wiring.plugin, err)
 	}
+	n.calls.add(c) // now that it can be shot
 	err = c.cmd.Wait()
 	if err == nil && command == "ADD" {
 		select {
@@ -114,7 +113,5 @@ func (n *node) exec(ctx context.Context, command string, s *sandbox) (*call, err
 
 // shoot kills the plugin. Whether that met a living process shows in shot, after done.
 func (c *call) shoot() {
-	if c.cmd.Process != nil {
-		_ = c.cmd.Process.Kill() // fails only when the process has ended
-	}
+	_ = c.cmd.Process.Kill() // fails only when the process has ended
 }

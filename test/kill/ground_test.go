@@ -94,8 +94,8 @@ func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
 	g := &ground{t: t, lab: running, seed: seed}
 	g.ctx, g.stop = context.WithCancelCause(t.Context())
 	t.Cleanup(func() {
-		if err := running.Close(); err != nil {
-			t.Error(err)
+		if closeErr := running.Close(); closeErr != nil {
+			t.Error(closeErr)
 		}
 	})
 	if g.judge, err = newJudge(g); err != nil {
@@ -107,13 +107,13 @@ func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		if removeErr := os.RemoveAll(dir); removeErr != nil {
+			t.Error(removeErr)
 		}
 	})
 	for i, name := range []string{"worker-1", "worker-2"} {
 		home := filepath.Join(dir, name)
-		if err := os.Mkdir(home, 0o700); err != nil {
+		if err = os.Mkdir(home, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		g.nodes = append(g.nodes, g.addNode(i, name, w, bin, home))
@@ -138,8 +138,8 @@ func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() {
-		if err := n.place.leave(); err != nil {
-			g.t.Error(err)
+		if leaveErr := n.place.leave(); leaveErr != nil {
+			g.t.Error(leaveErr)
 		}
 	})
 	at := netip.AddrPortFrom(lab.EC2InWorker.Addr(), ec2Port)
@@ -161,10 +161,10 @@ func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
 		place: n.place, netns: path, dir: dir, bin: bin, env: []string{"AWS_REGION=us-west-2"},
 		died: func(err error) { g.fail("%s: %v", name, err) },
 	}
-	if err := n.agent.prepare(); err != nil {
+	if err = n.agent.prepare(); err != nil {
 		g.t.Fatal(err)
 	}
-	if err := n.agent.start(); err != nil {
+	if err = n.agent.start(); err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { n.agent.end(killSignal) })

@@ -38,7 +38,7 @@ func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 			{afterAssign, both}:        2,
 			{afterLedger, both}:        2,
 		},
-		batch: 14,
+		batch: 17,
 		kills: 150, inFlight: 120,
 		steps: []step{beforeAssign, lateAssign, afterAssign, beforeUnassign, lateUnassign, afterUnassign, afterLedger, afterReply},
 	}.run(t)

@@ -34,11 +34,11 @@ type place struct {
 
 // enter makes the place of a worker. Its folder of namespaces is pods, which must not exist.
 func enter(netnsPath, pods string) (p *place, err error) {
-	if err := os.Mkdir(pods, 0o755); err != nil {
+	if err = os.Mkdir(pods, 0o755); err != nil {
 		return nil, err
 	}
 	// Only a shared mount passes on what is mounted in it later.
-	if err := errors.Join(unix.Mount(pods, pods, "", unix.MS_BIND, ""), unix.Mount("", pods, "", unix.MS_SHARED, "")); err != nil {
+	if err = errors.Join(unix.Mount(pods, pods, "", unix.MS_BIND, ""), unix.Mount("", pods, "", unix.MS_SHARED, "")); err != nil {
 		return nil, fmt.Errorf("share %s: %w", pods, err)
 	}
 	p = &place{pods: pods, work: make(chan func()), gone: make(chan struct{})}
@@ -46,16 +46,16 @@ func enter(netnsPath, pods string) (p *place, err error) {
 	go func() {
 		defer close(p.gone)
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := errors.Join(setns(netnsPath), isolate(pods))
-		entered <- err
-		if err != nil {
+		enterErr := errors.Join(setns(netnsPath), isolate(pods))
+		entered <- enterErr
+		if enterErr != nil {
 			return
 		}
 		for f := range p.work {
 			f()
 		}
 	}()
-	if err := <-entered; err != nil {
+	if err = <-entered; err != nil {
 		return nil, fmt.Errorf("enter %s: %w", netnsPath, err)
 	}
 	return p, nil
@@ -118,19 +118,19 @@ func (p *place) create(name string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := f.Close(); err != nil {
+	if err = f.Close(); err != nil {
 		return "", err
 	}
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread is in the new namespace
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+		unshareErr := unix.Unshare(unix.CLONE_NEWNET)
+		if unshareErr == nil {
+			unshareErr = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 		}
-		made <- err
+		made <- unshareErr
 	}()
-	if err := <-made; err != nil {
+	if err = <-made; err != nil {
 		return "", errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), os.Remove(path))
 	}
 	return path, nil
@@ -157,8 +157,8 @@ func TestAPlaceShowsItsOwnPodsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := netns.Delete(filepath.Base(worker)); err != nil {
-			t.Error(err)
+		if deleteErr := netns.Delete(filepath.Base(worker)); deleteErr != nil {
+			t.Error(deleteErr)
 		}
 	})
 	pods := filepath.Join(t.TempDir(), "pods")
@@ -171,25 +171,25 @@ func TestAPlaceShowsItsOwnPodsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	var outside, inside unix.Stat_t
-	if err := unix.Stat(path, &outside); err != nil {
+	if err = unix.Stat(path, &outside); err != nil {
 		t.Error(err)
 	}
-	if err := p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); err != nil {
+	if err = p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); err != nil {
 		t.Error(err)
 	}
 	if outside.Ino != inside.Ino || outside.Dev != inside.Dev {
 		t.Errorf("the pod's namespace is %d:%d outside and %d:%d inside", outside.Dev, outside.Ino, inside.Dev, inside.Ino)
 	}
-	if err := p.do(func() error { return unix.Stat(worker, &inside) }); !errors.Is(err, unix.ENOENT) {
+	if err = p.do(func() error { return unix.Stat(worker, &inside) }); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a namespace that is not a pod's of the worker: %v, want it absent", err)
 	}
-	if err := errors.Join(p.remove("a"), p.remove("a")); err != nil {
+	if err = errors.Join(p.remove("a"), p.remove("a")); err != nil {
 		t.Error(err)
 	}
-	if err := p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); !errors.Is(err, unix.ENOENT) {
+	if err = p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a removed namespace inside: %v, want it absent", err)
 	}
-	if err := p.leave(); err != nil {
+	if err = p.leave(); err != nil {
 		t.Error(err)
 	}
 }

@@ -88,7 +88,7 @@ func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
 	defer func() { err = errors.Join(err, fd.Close()) }()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex, attrs.Namespace = ifName, parent.Attrs().Index, netlink.NsFd(fd)
-	if err := worker.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+	if err = worker.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
 		return fmt.Errorf("add macvlan to %s: %w", podNetns, err)
 	}
 	inside, err := pod.Handle(podNetns)
@@ -100,14 +100,14 @@ func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := inside.AddrAdd(link, &netlink.Addr{IPNet: ipNet(r.Addr)}); err != nil {
+	if err = inside.AddrAdd(link, &netlink.Addr{IPNet: ipNet(r.Addr)}); err != nil {
 		return fmt.Errorf("add %s in %s: %w", r.Addr, podNetns, err)
 	}
-	if err := inside.LinkSetUp(link); err != nil {
+	if err = inside.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up in %s: %w", ifName, podNetns, err)
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: r.Gateway.AsSlice(), Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0"))}
-	if err := inside.RouteAdd(route); err != nil {
+	if err = inside.RouteAdd(route); err != nil {
 		return fmt.Errorf("add a default route by %s in %s: %w", r.Gateway, podNetns, err)
 	}
 	return nil
