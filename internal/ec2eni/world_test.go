@@ -97,6 +97,22 @@ func (w *world) holds(id eni.ID) []netip.Addr {
 	return slices.SortedFunc(slices.Values(e.Secondary), netip.Addr.Compare)
 }
 
+// holdsAll are the secondary and IPv6 addresses and the prefixes of the ENI, as the VPC has them now.
+func (w *world) holdsAll(id eni.ID) []string {
+	e, _ := w.Cloud.View(time.Now()).ENI(string(id))
+	all := slices.Concat(texts(e.Secondary), texts(e.IPv6), texts(e.Prefixes), texts(e.IPv6Prefixes))
+	slices.Sort(all)
+	return all
+}
+
+func (w *world) wantHoldsAll(t *testing.T, id eni.ID, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if got := w.holdsAll(id); !slices.Equal(got, want) {
+		t.Errorf("%s holds %v, want %v", id, got, want)
+	}
+}
+
 func (w *world) wantHolds(t *testing.T, id eni.ID, want ...string) {
 	t.Helper()
 	if got := w.holds(id); !slices.Equal(got, addrs(want...)) {

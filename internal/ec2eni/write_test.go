@@ -91,103 +91,44 @@ func TestTakenAddressesAreNamed(t *testing.T) {
 	}
 }
 
-// TestErrorsOfEC2 has every answer that a write may get, and what it means. applied is how many addresses the ENI has after it.
+// TestErrorsOfEC2 has every answer that a write may get, and what it means.
 func TestErrorsOfEC2(t *testing.T) {
 	const assign, unassign = "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"
-	sentinels := []error{
-		eni.ErrAddressInUse, eni.ErrSlotsFull, eni.ErrSubnetFull, eni.ErrThrottled, eni.ErrNotFound, eni.ErrNotAssigned,
-		eni.ErrUnauthorized, eni.ErrOutcomeUnknown,
-	}
 	one := addrs("10.10.1.64")
-	type call func(context.Context, *world) error
 	take := func(a ...netip.Addr) call {
 		return func(ctx context.Context, w *world) error { return w.client.Assign(ctx, w.eni("w-1"), a, false) }
 	}
+	give := func(ctx context.Context, w *world) error { return w.client.Unassign(ctx, w.eni("w-1"), one) }
 	var many []netip.Addr
 	for n := range 15 {
 		many = append(many, netip.AddrFrom4([4]byte{10, 10, 1, byte(100 + n)}))
 	}
 	noTokens := scenario.EC2{Throttle: front.Throttle{Default: front.Classes{Write: front.NewBucket(0, 0)}}}
-	for name, tc := range map[string]struct {
-		ec2     scenario.EC2
-		do      call
-		want    error // nil: an error of none of the sentinels
-		outcome string
-		applied int
-	}{
+	wantOutcomes(t, map[string]outcome{
 		"ENI does not exist": {do: func(ctx context.Context, w *world) error {
 			return w.client.Assign(ctx, "eni-0123456789abcdef0", one, false)
-		}, want: eni.ErrNotFound, outcome: "InvalidNetworkInterfaceID.NotFound"},
-		"slots full": {do: take(many...), want: eni.ErrSlotsFull, outcome: "PrivateIpAddressLimitExceeded"},
-		"not there": {do: func(ctx context.Context, w *world) error {
-			return w.client.Unassign(ctx, w.eni("w-1"), one)
-		}, want: eni.ErrNotAssigned, outcome: "InvalidParameterValue"},
-		"outside the subnet":             {do: take(addrs("10.10.12.64")...), outcome: "InvalidParameterValue"},
-		"reserved":                       {do: take(addrs("10.10.1.1")...), outcome: "InvalidParameterValue"},
-		"throttled":                      {ec2: noTokens, do: take(one...), want: eni.ErrThrottled, outcome: "RequestLimitExceeded"},
-		"throttled by another name":      {ec2: fault(assign, front.ErrorBefore, "ThrottlingException"), do: take(one...), want: eni.ErrThrottled, outcome: "ThrottlingException"},
-		"not authorised":                 {ec2: fault(assign, front.ErrorBefore, "UnauthorizedOperation"), do: take(one...), want: eni.ErrUnauthorized, outcome: "UnauthorizedOperation"},
-		"subnet full":                    {ec2: fault(assign, front.ErrorBefore, "InsufficientFreeAddressesInSubnet"), do: take(one...), want: eni.ErrSubnetFull, outcome: "InsufficientFreeAddressesInSubnet"},
-		"a code that nobody knows":       {ec2: fault(assign, front.ErrorBefore, "Unheard.Of"), do: take(one...), outcome: "Unheard.Of"},
-		"internal error, applied":        {ec2: fault(assign, front.ErrorAfter, "InternalError"), do: take(one...), want: eni.ErrOutcomeUnknown, outcome: "InternalError", applied: 1},
-		"internal error, not applied":    {ec2: fault(assign, front.ErrorBefore, "InternalError"), do: take(one...), want: eni.ErrOutcomeUnknown, outcome: "InternalError"},
-		"unavailable":                    {ec2: fault(assign, front.ServerError, "Unavailable"), do: take(one...), want: eni.ErrOutcomeUnknown, outcome: "Unavailable"},
-		"lost reply":                     {ec2: fault(assign, front.LostReply, ""), do: take(one...), want: eni.ErrOutcomeUnknown, outcome: OutcomeNoReply, applied: 1},
-		"slow":                           {ec2: fault(assign, front.Slow, ""), do: take(one...), want: eni.ErrOutcomeUnknown, outcome: OutcomeTimeout, applied: 1},
-		"cancelled while on the way":     {ec2: scenario.EC2{Latency: time.Second}, do: cancelledAfter(200*time.Millisecond, take(one...)), want: eni.ErrOutcomeUnknown, outcome: OutcomeCancelled},
-		"cancelled on the way back":      {ec2: scenario.EC2{Latency: time.Second}, do: cancelledAfter(800*time.Millisecond, take(one...)), want: eni.ErrOutcomeUnknown, outcome: OutcomeCancelled, applied: 1},
-		"cancelled before":               {do: cancelledAfter(0, take(one...)), outcome: OutcomeNotSent},
-		"unassign: lost reply":           {ec2: fault(unassign, front.LostReply, ""), do: takeThenGive(one), want: eni.ErrOutcomeUnknown, outcome: OutcomeNoReply},
-		"unassign: throttled":            {ec2: fault(unassign, front.ErrorBefore, "RequestLimitExceeded"), do: takeThenGive(one), want: eni.ErrThrottled, outcome: "RequestLimitExceeded", applied: 1},
-		"unassign: internal, unassigned": {ec2: fault(unassign, front.ErrorAfter, "InternalError"), do: takeThenGive(one), want: eni.ErrOutcomeUnknown, outcome: "InternalError"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				if len(tc.ec2.Faults) > 0 && tc.ec2.Faults[0].Kind == front.Slow {
-					tc.ec2.Faults[0].Delay = time.Minute
-				}
-				w := newWorld(t, tc.ec2)
-				err := tc.do(t.Context(), w)
-				if err == nil {
-					t.Fatal("no error")
-				}
-				for _, s := range sentinels {
-					if is, want := errors.Is(err, s), errors.Is(s, tc.want) && tc.want != nil; is != want {
-						t.Errorf("errors.Is(err, %q) = %v, want %v, for: %v", s, is, want, err)
-					}
-				}
-				if got := w.outcomes(); len(got) == 0 || !strings.HasSuffix(got[len(got)-1], " "+tc.outcome) {
-					t.Errorf("calls %q, want the last to end in %q", got, tc.outcome)
-				}
-				if got := w.holds(w.eni("w-1")); len(got) != tc.applied {
-					t.Errorf("the ENI holds %v, want %d", got, tc.applied)
-				}
-				w.wantOneRequestEach(t)
-			})
-		})
-	}
-}
-
-func cancelledAfter(d time.Duration, do func(context.Context, *world) error) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		if d == 0 {
-			cancel()
-		} else {
-			defer time.AfterFunc(d, cancel).Stop()
-		}
-		return do(ctx, w)
-	}
-}
-
-func takeThenGive(a []netip.Addr) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error {
-		if err := w.client.Assign(ctx, w.eni("w-1"), a, false); err != nil {
-			return errors.New("before the test: " + err.Error()) // must not look like what is tested
-		}
-		return w.client.Unassign(ctx, w.eni("w-1"), a)
-	}
+		}, want: eni.ErrNotFound, code: "InvalidNetworkInterfaceID.NotFound"},
+		"slots full":                     {do: take(many...), want: eni.ErrSlotsFull, code: "PrivateIpAddressLimitExceeded"},
+		"not there":                      {do: give, want: eni.ErrNotAssigned, code: "InvalidParameterValue"},
+		"outside the subnet":             {do: take(addrs("10.10.12.64")...), code: "InvalidParameterValue"},
+		"reserved":                       {do: take(addrs("10.10.1.1")...), code: "InvalidParameterValue"},
+		"throttled":                      {ec2: noTokens, do: take(one...), want: eni.ErrThrottled, code: "RequestLimitExceeded"},
+		"throttled by another name":      {ec2: fault(assign, front.ErrorBefore, "ThrottlingException"), do: take(one...), want: eni.ErrThrottled, code: "ThrottlingException"},
+		"not authorised":                 {ec2: fault(assign, front.ErrorBefore, "UnauthorizedOperation"), do: take(one...), want: eni.ErrUnauthorized, code: "UnauthorizedOperation"},
+		"subnet full":                    {ec2: fault(assign, front.ErrorBefore, "InsufficientFreeAddressesInSubnet"), do: take(one...), want: eni.ErrSubnetFull, code: "InsufficientFreeAddressesInSubnet"},
+		"a code that nobody knows":       {ec2: fault(assign, front.ErrorBefore, "Unheard.Of"), do: take(one...), code: "Unheard.Of"},
+		"internal error, applied":        {ec2: fault(assign, front.ErrorAfter, "InternalError"), do: take(one...), want: eni.ErrOutcomeUnknown, code: "InternalError", applied: 1},
+		"internal error, not applied":    {ec2: fault(assign, front.ErrorBefore, "InternalError"), do: take(one...), want: eni.ErrOutcomeUnknown, code: "InternalError"},
+		"unavailable":                    {ec2: fault(assign, front.ServerError, "Unavailable"), do: take(one...), want: eni.ErrOutcomeUnknown, code: "Unavailable"},
+		"lost reply":                     {ec2: fault(assign, front.LostReply, ""), do: take(one...), want: eni.ErrOutcomeUnknown, code: OutcomeNoReply, applied: 1},
+		"slow":                           {ec2: fault(assign, front.Slow, ""), do: take(one...), want: eni.ErrOutcomeUnknown, code: OutcomeTimeout, applied: 1},
+		"cancelled while on the way":     {ec2: scenario.EC2{Latency: time.Second}, do: cancelledAfter(200*time.Millisecond, take(one...)), want: eni.ErrOutcomeUnknown, code: OutcomeCancelled},
+		"cancelled on the way back":      {ec2: scenario.EC2{Latency: time.Second}, do: cancelledAfter(800*time.Millisecond, take(one...)), want: eni.ErrOutcomeUnknown, code: OutcomeCancelled, applied: 1},
+		"cancelled before":               {do: cancelledAfter(0, take(one...)), code: OutcomeNotSent},
+		"unassign: lost reply":           {ec2: fault(unassign, front.LostReply, ""), do: after(take(one...), give), want: eni.ErrOutcomeUnknown, code: OutcomeNoReply},
+		"unassign: throttled":            {ec2: fault(unassign, front.ErrorBefore, "RequestLimitExceeded"), do: after(take(one...), give), want: eni.ErrThrottled, code: "RequestLimitExceeded", applied: 1},
+		"unassign: internal, unassigned": {ec2: fault(unassign, front.ErrorAfter, "InternalError"), do: after(take(one...), give), want: eni.ErrOutcomeUnknown, code: "InternalError"},
+	})
 }
 
 // wantOneRequestEach: nothing was retried behind the caller's back.
@@ -334,37 +275,4 @@ func TestEveryCallIsObservedAndLoggedWithoutSecrets(t *testing.T) {
 			}
 		}
 	})
-}
-
-// FuzzBracketed: whatever EC2 writes, reading it does not fail, and what is read was written there.
-func FuzzBracketed(f *testing.F) {
-	f.Add("[10.0.0.5] assigned, but move is not allowed.")
-	f.Add("[10.0.0.5, 10.0.0.6,10.0.0.7] assigned, but move is not allowed.")
-	f.Add("[] assigned, but move is not allowed.")
-	f.Add("[10.0.0.5 assigned, but move is not allowed.")
-	f.Add("]10.0.0.5[ [x,2001:db8::1%eth0] move is not allowed")
-	f.Fuzz(func(t *testing.T, message string) {
-		for _, a := range bracketed(message) {
-			if !a.IsValid() || !strings.Contains(message, "[") {
-				t.Errorf("%q gives %v", message, a)
-			}
-		}
-		if err := sentinelOf("InvalidParameterValue", message); strings.Contains(message, "move is not allowed") && !errors.Is(err, eni.ErrAddressInUse) {
-			t.Errorf("%q is %v", message, err)
-		}
-	})
-}
-
-func TestBracketedReadsEveryAddress(t *testing.T) {
-	for message, want := range map[string][]netip.Addr{
-		"[10.0.0.5] assigned, but move is not allowed.":                    addrs("10.0.0.5"),
-		"[10.0.0.5, 10.0.0.6,10.0.0.7] assigned, but move is not allowed.": addrs("10.0.0.5", "10.0.0.6", "10.0.0.7"),
-		"[10.0.0.5, and more] assigned, but move is not allowed.":          addrs("10.0.0.5"),
-		"assigned, but move is not allowed.":                               nil,
-		"[10.0.0.5 assigned, but move is not allowed.":                     nil,
-	} {
-		if got := bracketed(message); !slices.Equal(got, want) {
-			t.Errorf("bracketed(%q) = %v, want %v", message, got, want)
-		}
-	}
 }
