@@ -68,15 +68,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 
 // serve opens everything, works until ctx ends, and closes everything.
 func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
-	sdk, err := config.LoadDefaultConfig(ctx, config.WithEC2IMDSRegion())
+	sdk, err := config.LoadDefaultConfig(ctx) // the Region may come with the instance: the metadata is waited for
 	if err != nil {
 		return fmt.Errorf("configure the AWS SDK: %w", err)
 	}
 	m := newMetrics()
 	metadata := imds.New(imds.Config{SDK: sdk})
-	instance, err := whoAmI(ctx, metadata, log)
-	if err != nil {
-		return err
+	instance, ok := whoAmI(ctx, metadata, log)
+	if !ok {
+		return nil
 	}
 	if sdk.Region == "" {
 		sdk.Region = instance.Region
@@ -143,19 +143,20 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *
 	return nil
 }
 
-// whoAmI asks the instance metadata until it answers: an agent that does not know its instance can do nothing.
-func whoAmI(ctx context.Context, metadata *imds.Client, log *slog.Logger) (eni.Instance, error) {
+// whoAmI asks the instance metadata until it answers: an agent that does not know its instance can do nothing. False when
+// ctx ended first.
+func whoAmI(ctx context.Context, metadata *imds.Client, log *slog.Logger) (eni.Instance, bool) {
 	const pauseCap = 10 * time.Second
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, pauseCap) {
 		instance, err := metadata.Instance(ctx)
 		if err == nil {
-			return instance, nil
+			return instance, true
 		}
 		log.Warn("the instance metadata does not answer; the agent needs IMDSv2, and a hop limit of 2 when it is not in the host's network", "error", err)
 		select {
 		case <-time.After(rand.N(pause)):
 		case <-ctx.Done():
-			return eni.Instance{}, fmt.Errorf("ask the instance metadata: %w", err)
+			return eni.Instance{}, false
 		}
 	}
 }
