@@ -56,8 +56,10 @@ mutants: build test-tools ## Break the agent on purpose, one fault at a time: th
 ##@ More
 
 .PHONY: bench
-bench: build test-tools ## Benchmarks, beside the reference plugins in one run
-	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" go test -run '^$$' -bench . -benchmem ./...
+bench: build test-tools ## vpcipam beside the reference IPAM plugins in one table, then the Go benchmarks
+	@$(STATIC) -o .cache/ ./test/bench ./test/bench/idle
+	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/bench
+	@go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

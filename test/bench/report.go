@@ -43,27 +43,28 @@ type row struct {
 
 // times of one command, in milliseconds.
 type times struct {
-	P50 float64 `json:"p50ms"` // median over the rounds of each round's median
-	P99 float64 `json:"p99ms"` // of all calls
-	// Ratio to [reference] is the median over the rounds of the ratio within a round; NaN is none, and null in JSON.
-	Ratio ratio `json:"ratio"`
+	P50 figure `json:"p50ms"` // median over the rounds of each round's median
+	P99 figure `json:"p99ms"` // of all calls
+	// Ratio to [reference] is the median over the rounds of the ratio within a round.
+	Ratio figure `json:"ratio"`
 }
 
-type ratio float64
+// figure may be NaN where nothing was measured, which is null in JSON.
+type figure float64
 
 // MarshalJSON implements [json.Marshaler].
-func (r ratio) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(r)) {
+func (f figure) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(f)) {
 		return []byte("null"), nil
 	}
-	return json.Marshal(float64(r))
+	return json.Marshal(float64(f))
 }
 
-func (r ratio) String() string {
-	if math.IsNaN(float64(r)) {
+func (f figure) String() string {
+	if math.IsNaN(float64(f)) {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", float64(r))
+	return strconv.FormatFloat(float64(f), 'f', 2, 64)
 }
 
 // newReport makes figures out of measurements.
@@ -102,7 +103,7 @@ func timesOf(c, reference cell, of func(round) []time.Duration) times {
 		medians = append(medians, median)
 		ratios = append(ratios, median/quantile(milliseconds(of(reference.rounds[i])), 0.5))
 	}
-	return times{P50: quantile(medians, 0.5), P99: quantile(all, 0.99), Ratio: ratio(quantile(ratios, 0.5))}
+	return times{P50: figure(quantile(medians, 0.5)), P99: figure(quantile(all, 0.99)), Ratio: figure(quantile(ratios, 0.5))}
 }
 
 func milliseconds(list []time.Duration) []float64 {
@@ -149,7 +150,7 @@ func (r report) table() string {
 	fmt.Fprintf(&text, "IPAM plugins alone: one process per call, one container each. Linux %s, %d CPUs, %s.\n", r.Kernel, r.CPUs, r.Go)
 	fmt.Fprintf(&text, "%d rounds by turns. p50 in ms and pods/s are medians of the rounds, p99 is of all calls;\n", r.Rounds)
 	fmt.Fprintf(&text, "× is the median of the ratios to %s within a round.\n\n", reference)
-	const head, line = "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7s %6s %7s %6s\n", "%9s  %-30s %9.2f %7.1f %6s  %9.2f %7.1f %6s  %7.0f %6d %7d %6d\n"
+	const head, line = "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7s %6s %7s %6s\n", "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7.0f %6d %7d %6d\n"
 	fmt.Fprintf(&text, head, "at a time", "plugin", "ADD p50", "p99", "×", "DEL p50", "p99", "×", "pods/s", "calls", "failed", "twice")
 	last := 0
 	for _, x := range r.Rows {

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/multus-vpc/multus-vpc/test/worker"
+)
+
+// TestEveryCallIsCounted runs a small benchmark with the real programs.
+func TestEveryCallIsCounted(t *testing.T) {
+	bin, remove, err := worker.Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if removeErr := remove(); removeErr != nil {
+			t.Error(removeErr)
+		}
+	})
+	var stdout, stderr bytes.Buffer
+	args := []string{"-bin", bin, "-rounds", "2", "-batch", "3", "-parallel", "1,4", "-idle", "/bin/true", "-o", "json"}
+	if code := run(t.Context(), args, os.Getenv, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit status %d: %s", code, &stderr)
+	}
+	var got report
+	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
+		t.Fatalf("%v: %s", err, &stdout)
+	}
+	if len(got.Rows) != 8 {
+		t.Errorf("%d rows, want 4 programs at 2 sizes", len(got.Rows))
+	}
+	for _, r := range got.Rows {
+		want := 2 * 2 * max(3, r.Parallel) // rounds, ADD and DEL, containers
+		if r.Calls != want || r.Failed != 0 || r.Twice != 0 {
+			t.Errorf("%s, %d at a time: %d calls, %d failed, %d addresses given twice; want %d, 0, 0 (%s)", r.Plugin, r.Parallel, r.Calls, r.Failed, r.Twice, want, got.Failure)
+		}
+	}
+}
+
+func TestAnAddressGivenTwiceAndAFailureAreCounted(t *testing.T) {
+	given := func(addr string) answer {
+		return answer{took: time.Millisecond, stdout: []byte(`{"ips":[{"address":"` + addr + `/24"}]}`)}
+	}
+	failed := given("10.0.0.9")
+	failed.err = errors.New("exit status 1")
+	var r round
+	r.count(plugin{name: "p", gives: true},
+		[]answer{given("10.0.0.1"), given("10.0.0.2"), given("10.0.0.1"), given("10.0.0.1"), failed, {stdout: []byte("{}")}},
+		[]answer{{took: time.Millisecond}, failed})
+	if r.twice != 1 || len(r.failures) != 3 || len(r.add) != 4 || len(r.del) != 1 {
+		t.Errorf("given twice %d, failures %v, ADDs %d, DELs %d; want 1, three, 4, 1", r.twice, r.failures, len(r.add), len(r.del))
+	}
+}
+
+func TestRatiosAreTakenWithinARound(t *testing.T) {
+	rounds := func(ms ...int) (list []round) {
+		for _, m := range ms {
+			took := []time.Duration{time.Duration(m) * time.Millisecond}
+			list = append(list, round{add: took, del: took, adding: time.Second})
+		}
+		return list
+	}
+	// The machine is ten times slower in the second round, for both.
+	r := newReport(options{rounds: 3}, []cell{
+		{plugin: reference, parallel: 1, rounds: rounds(2, 20, 2)},
+		{plugin: "vpcipam", parallel: 1, rounds: rounds(1, 10, 1)},
+	})
+	want := times{P50: 1, P99: 10, Ratio: 0.5}
+	if diff := cmp.Diff(want, r.Rows[1].ADD); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestWhatWasNotMeasuredIsNoFigure(t *testing.T) {
+	broken := round{failures: []error{errors.New("no agent")}, adding: time.Second}
+	r := newReport(options{rounds: 1}, []cell{
+		{plugin: reference, parallel: 8, rounds: []round{{add: []time.Duration{1}, del: []time.Duration{1}, adding: time.Second}}},
+		{plugin: "vpcipam", parallel: 8, rounds: []round{broken}},
+	})
+	var text, js strings.Builder
+	if err := errors.Join(r.write(&text, "table"), r.write(&js, "json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"vpcipam", "–", "the first failure: no agent"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, &text)
+		}
+	}
+	if !strings.Contains(js.String(), `"p50ms": null`) {
+		t.Errorf("the JSON lacks a null:\n%s", &js)
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		list []float64
+		q    float64
+		want float64
+	}{
+		{"median of odd", []float64{3, 1, 2}, 0.5, 2},
+		{"median of even is the lower", []float64{4, 1, 2, 3}, 0.5, 2},
+		{"p99 of few is the largest", []float64{1, 5, 3}, 0.99, 5},
+		{"one value", []float64{7}, 0.01, 7},
+		{"not a number does not count", []float64{math.NaN(), 2}, 0.5, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := quantile(tt.list, tt.q); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+	if got := quantile(nil, 0.5); !math.IsNaN(got) {
+		t.Errorf("of nothing: %v, want NaN", got)
+	}
+}
+
+func TestBadOptionsAreAllNamed(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"-rounds", "0", "-batch", "1000", "-parallel", "0,500", "-o", "xml", "more"},
+		func(string) string { return "relative" }, &stdout, &stderr)
+	if code != 2 {
+		t.Errorf("exit status %d, want 2", code)
+	}
+	for _, want := range []string{"-rounds 0", "-batch 1000", "-parallel 0", "-parallel 500", `-o "xml"`, "-bin", "-peers", "more"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("the message lacks %q:\n%s", want, &stderr)
+		}
+	}
+}
