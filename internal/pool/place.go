@@ -154,7 +154,7 @@ func (n *Node) matching(q attachment.Query) ([]*iface, error) {
 	}
 	matches := slices.DeleteFunc(slices.Clone(all), func(p *iface) bool { return !q.Selector.Matches(p.eni, p.subnet) })
 	if len(matches) == 0 {
-		return nil, &Refusal{Invalid, fmt.Sprintf("no ENI of the worker matches %s; it has %s", q.Selector, list(all))}
+		return nil, &Refusal{Invalid, fmt.Sprintf("no ENI of the worker matches %s; choose among %s, or attach one that does", q.Selector, list(all))}
 	}
 	return matches, nil
 }

@@ -101,7 +101,7 @@ func selectorOf(t netconf.Target) (eni.Selector, error) {
 	}
 	link, err := net.InterfaceByName(t.Master)
 	if err != nil {
-		return eni.Selector{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: no link %q on this node", t.Master), "")
+		return eni.Selector{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: no link %q on this node; name the link of an ENI", t.Master), "")
 	}
 	return eni.Selector{MAC: eni.ParseMAC(link.HardwareAddr.String())}, nil
 }

@@ -87,7 +87,7 @@ func (c call) query() (attachment.Query, error) {
 func (c call) masterByName() (attachment.Link, error) {
 	l, err := link.ByName(c.conf.Master)
 	if err != nil {
-		return l, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: %v", err), "")
+		return l, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: %v; name the link of an ENI, or choose one by eni", err), "")
 	}
 	return l, nil
 }

@@ -37,6 +37,7 @@ func Main(funcs skel.CNIFuncs, about string, getenv func(string) string, stdout,
 	if err == nil {
 		return 0
 	}
+	explain(err)
 	text, marshalErr := json.MarshalIndent(err, "", "    ")
 	if marshalErr == nil {
 		_, marshalErr = stdout.Write(append(text, '\n'))
@@ -45,6 +46,13 @@ func Main(funcs skel.CNIFuncs, about string, getenv func(string) string, stdout,
 		_, _ = fmt.Fprintln(stderr, "write the error:", marshalErr) // nobody is left to tell
 	}
 	return 1
+}
+
+// explain says what to do about a configuration that skel could not decode.
+func explain(e *types.Error) {
+	if what, ok := strings.CutPrefix(e.Msg, "error unmarshall network config: "); ok && e.Code == types.ErrDecodingFailure {
+		e.Msg = "the network configuration is not JSON: " + what + "; correct config of the NetworkAttachmentDefinition"
+	}
 }
 
 // Env is what configurations are read with.
