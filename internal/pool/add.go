@@ -29,7 +29,7 @@ type Allocation struct {
 
 // Add gives the attachment addresses. It is idempotent: an attachment that already holds some gets the same ones. With
 // stock it returns at once; without, it waits for EC2 up to Config.MaxWait or the end of ctx, whichever is first, and
-// then says in a [*Refusal] which limit it met.
+// then says in a [*Refusal] which limit it met. Of several families it gives all or none, on one ENI.
 func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Query) (Allocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.MaxWait)
 	defer cancel()
@@ -47,14 +47,23 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 		return n.again(have, a)
 	}
 	n.mu.Unlock()
-	p, err := n.place(ctx, h, q)
+	w := &waiter{hold: h, exact: q.Requested, claim: claim{source: sourceNamed, conflict: attachment.Never}, done: make(chan error, 1)}
+	if q.Sticky != nil {
+		addr, err := n.ordinalAddress(ctx, a.Pod, q)
+		if err != nil {
+			return Allocation{}, err
+		}
+		h.sticky, w.exact = true, []netip.Addr{addr}
+		w.claim = claim{source: sourceNamed, conflict: attachment.Reassign, patience: stickyPatience}
+	}
+	p, err := n.place(ctx, w, q)
 	if err != nil {
 		return Allocation{}, err
 	}
 	if err := n.bringUp(p); err != nil {
 		return Allocation{}, err
 	}
-	return n.take(ctx, p, h)
+	return n.take(ctx, p, w)
 }
 
 // again answers a repeated ADD. The caller holds n.mu.
@@ -71,8 +80,9 @@ func (n *Node) again(have *hold, a attachment.Attachment) (Allocation, error) {
 	return n.allocation(have), nil
 }
 
-// take gives h stock of p, or waits for some.
-func (n *Node) take(ctx context.Context, p *iface, h *hold) (Allocation, error) {
+// take gives the waiter stock of p, or has it wait for some.
+func (n *Node) take(ctx context.Context, p *iface, w *waiter) (Allocation, error) {
+	h := w.hold
 	n.mu.Lock()
 	if have := n.holds[h.Key]; have != nil && have.state == ownership.Held { // a concurrent ADD of the same key won
 		defer n.mu.Unlock()
@@ -83,26 +93,30 @@ func (n *Node) take(ctx context.Context, p *iface, h *hold) (Allocation, error) 
 			return Allocation{}, &Refusal{NotReady, err.Error()}
 		}
 	}
-	if old := n.cooling(h.Attachment); old != nil && old.eni == p.id {
+	if old := n.cooling(h.Attachment); old != nil && old.eni == p.id && w.satisfiedBy(old.addrs) {
 		defer n.mu.Unlock()
 		return n.rehold(p, old, h)
 	}
-	if addr, ok := p.oldestFree(); ok && len(p.waiters) == 0 {
-		defer n.mu.Unlock()
-		defer poke(p.wake)
-		if err := n.grant(p, h, addr); err != nil {
-			return Allocation{}, err
-		}
-		got := n.allocation(h)
-		got.Fresh = true
-		return got, nil
-	}
-	w := &waiter{hold: h, done: make(chan error, 1)}
+	w.since = time.Now()
 	p.waiters = append(p.waiters, w)
+	p.serve()
 	p.refuse()
 	n.mu.Unlock()
 	poke(p.wake)
 	return n.wait(ctx, p, w)
+}
+
+// satisfiedBy reports whether the addresses are what the waiter asks for.
+func (w *waiter) satisfiedBy(addrs []netip.Addr) bool {
+	if len(w.exact) > 0 {
+		return len(addrs) == len(w.exact) && !slices.ContainsFunc(w.exact, func(a netip.Addr) bool { return !slices.Contains(addrs, a) })
+	}
+	return len(addrs) == len(w.classes) && !slices.ContainsFunc(w.classes, func(c *class) bool {
+		return !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+			e := c.p.units[single(a)]
+			return e != nil && c.serves(single(a), e)
+		})
+	})
 }
 
 // wait is the ADD that found no stock: the ENI's worker grants the hold, or says why it cannot.
@@ -113,7 +127,7 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 	case <-ctx.Done():
 		n.mu.Lock()
 		p.leave(w)
-		late := p.tooLate()
+		late := p.tooLate(w)
 		n.mu.Unlock()
 		select {
 		case err = <-w.done: // granted or refused in the very moment
@@ -127,7 +141,7 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	have := n.holds[w.hold.Key]
-	if have == nil || have.state != ownership.Held {
+	if have == nil || have.state != ownership.Held && have.state != ownership.Guest {
 		return Allocation{}, &Refusal{NotReady, fmt.Sprintf("attachment %s was deleted while its ADD waited", w.hold.Key)}
 	}
 	got := n.allocation(have)
@@ -136,9 +150,14 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 }
 
 // tooLate words why a waiter got nothing in time.
-func (p *iface) tooLate() error {
-	if p.failure != nil {
-		return &Refusal{p.failure.reason, p.failure.text}
+func (p *iface) tooLate(w *waiter) error {
+	for _, c := range w.classes {
+		if free, _ := c.stock(); free == 0 && c.failure != nil {
+			return &Refusal{c.failure.reason, c.failure.text}
+		}
+	}
+	if w.why != "" {
+		return &Refusal{Exhausted, w.why}
 	}
 	return &Refusal{NotReady, fmt.Sprintf(
 		"%s: EC2 has not confirmed an address within %s; it is still being asked, so try again", p, p.n.cfg.MaxWait)}
@@ -148,10 +167,17 @@ func (p *iface) leave(w *waiter) {
 	p.waiters = slices.DeleteFunc(p.waiters, func(x *waiter) bool { return x == w })
 }
 
-// grant records the hold and gives it addr, which is free. On a ledger that cannot be written the address stays free:
-// an allocation that a restart would forget is none. The caller holds n.mu.
-func (n *Node) grant(p *iface, h *hold, addr netip.Addr) error {
-	h.eni, h.addrs, h.state, h.uptime = p.id, []netip.Addr{addr}, ownership.Held, n.cfg.Uptime()
+// grant records the hold and gives it the addresses, which are free. On a ledger that cannot be written they stay
+// free: an allocation that a restart would forget is none. The caller holds n.mu.
+func (n *Node) grant(p *iface, w *waiter, got []pick) error {
+	h, event := w.hold, ownership.Hold
+	h.eni, h.addrs, h.state, h.uptime = p.id, nil, ownership.Held, n.cfg.Uptime()
+	if w.claim.guest {
+		event, h.state = ownership.Register, ownership.Guest
+	}
+	for _, g := range got {
+		h.addrs = append(h.addrs, g.addr)
+	}
 	recs := []Record{h.record()}
 	var moved *hold
 	if old := n.holds[h.Key]; old != nil && old.state == ownership.Cooling {
@@ -162,15 +188,20 @@ func (n *Node) grant(p *iface, h *hold, addr netip.Addr) error {
 		recs = append(recs, moved.record())
 	}
 	if err := n.ports.Ledger.Put(recs...); err != nil {
-		return &Refusal{NotReady, fmt.Sprintf("cannot record the allocation of %s: %v; free space in the agent's state directory", addr, err)}
+		return &Refusal{NotReady, fmt.Sprintf("cannot record the allocation of %v: %v; free space in the agent's state directory", h.addrs, err)}
 	}
 	if moved != nil {
 		n.holds[moved.Key] = moved
 	}
-	p.apply(addr, ownership.Hold)
-	p.addrs[addr].key = h.Key
+	for _, g := range got {
+		if g.via.IsValid() {
+			p.units[single(g.addr)] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: g.via}
+		}
+		p.apply(single(g.addr), event)
+		p.units[single(g.addr)].key = h.Key
+	}
 	n.holds[h.Key] = h
-	n.log.Info("address held", "ip", addr, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
+	n.log.Info("address "+h.state.String(), "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
 		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)
 	return nil
 }
@@ -207,8 +238,8 @@ func (n *Node) rehold(p *iface, old, h *hold) (Allocation, error) {
 	delete(n.holds, old.Key)
 	n.holds[h.Key] = h
 	for _, a := range h.addrs {
-		p.apply(a, ownership.Rehold)
-		p.addrs[a].key = h.Key
+		p.apply(single(a), ownership.Rehold)
+		p.units[single(a)].key = h.Key
 	}
 	n.log.Info("address held again", "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName)
 	got := n.allocation(h)
@@ -216,52 +247,91 @@ func (n *Node) rehold(p *iface, old, h *hold) (Allocation, error) {
 	return got, nil
 }
 
-// oldestFree is the stock that has been free the longest.
-func (p *iface) oldestFree() (netip.Addr, bool) {
-	var best netip.Addr
-	for addr, a := range p.addrs {
-		if a.state != ownership.Free {
-			continue
-		}
-		if b := p.addrs[best]; b == nil || a.since.Before(b.since) || a.since.Equal(b.since) && addr.Less(best) {
-			best = addr
-		}
-	}
-	return best, best.IsValid()
+// pick is an address to hand out, and the delegated prefix that it lies in, if any.
+type pick struct {
+	addr netip.Addr
+	via  unit
 }
 
-// serve gives free addresses to those who wait, first come first served. The caller holds n.mu.
+// serve gives free addresses to those who wait, first come first served among those who want the same. The caller holds
+// n.mu.
 func (p *iface) serve() {
-	for len(p.waiters) > 0 {
-		w := p.waiters[0]
-		if have := p.n.holds[w.hold.Key]; have != nil && have.state == ownership.Held {
-			p.waiters = p.waiters[1:]
-			w.done <- nil // a concurrent ADD of the same key was granted: both get the same
+	var stay []*waiter
+	for _, w := range p.waiters {
+		if have := p.n.holds[w.hold.Key]; have != nil && (have.state == ownership.Held || have.state == ownership.Guest) {
+			w.done <- nil // a concurrent call of the same key was granted: both get the same
 			continue
 		}
-		addr, ok := p.oldestFree()
+		got, ok := p.picks(w)
 		if !ok {
-			return
+			stay = append(stay, w)
+			continue
 		}
-		p.waiters = p.waiters[1:]
-		w.done <- p.n.grant(p, w.hold, addr)
+		w.done <- p.n.grant(p, w, got)
 	}
-	if p.count(ownership.Free) > 0 {
-		p.failure = nil
+	p.waiters = stay
+	for _, c := range p.classes {
+		if free, _ := c.stock(); free > 0 {
+			c.failure = nil
+		}
 	}
 }
 
-// hopeless reports whether waiting on this ENI is of no use: a limit was met a moment ago, and nothing that is under
-// way or cooling could lift it in a waiter's time.
-func (p *iface) hopeless() bool {
-	if p.failure == nil || !p.failure.final || time.Since(p.failure.at) > fullPause {
+// picks finds all that the waiter wants, or says that something is missing.
+func (p *iface) picks(w *waiter) ([]pick, bool) {
+	var got []pick
+	for _, a := range w.exact {
+		u := single(a)
+		via, delegated := p.prefixAround(a)
+		switch {
+		case p.state(u) == ownership.Free && p.units[u] != nil:
+			got = append(got, pick{addr: a})
+		case w.claim.guest && (p.state(u) == ownership.Foreign || p.state(u) == ownership.Unassigning && p.units[u].unsent):
+			got = append(got, pick{addr: a}) // on the ENI already
+		case delegated && p.units[u] == nil:
+			got = append(got, pick{a, via})
+		default:
+			return nil, false
+		}
+	}
+	for _, c := range w.classes {
+		a, via, ok := c.pick()
+		if !ok {
+			return nil, false
+		}
+		got = append(got, pick{a, via})
+	}
+	return got, true
+}
+
+// prefixAround is the delegated prefix on the ENI that contains the address.
+func (p *iface) prefixAround(a netip.Addr) (unit, bool) {
+	for u, e := range p.units {
+		if !u.IsSingleIP() && e.state == ownership.Free && u.Contains(a) {
+			return u, true
+		}
+	}
+	return unit{}, false
+}
+
+// wanted reports whether somebody waits for this very address.
+func (p *iface) wanted(a netip.Addr) bool {
+	return slices.ContainsFunc(p.waiters, func(w *waiter) bool { return slices.Contains(w.exact, a) })
+}
+
+// hopeless reports whether waiting for an address of the class is of no use: a limit was met a moment ago, and nothing
+// that is under way or cooling could lift it in a waiter's time.
+func (c *class) hopeless() bool {
+	p := c.p
+	if c.failure == nil || !c.failure.final || time.Since(c.failure.at) > fullPause {
 		return false
 	}
-	if p.count(ownership.Free, ownership.Assigning, ownership.Unassigning) > 0 || p.pendingUnknown() > 0 {
+	if free, coming := c.stock(); free+coming > 0 || p.count(ownership.Unassigning) > 0 || p.pendingUnknown() > 0 {
 		return false
 	}
 	for _, h := range p.n.holds {
-		if h.eni == p.id && h.state == ownership.Cooling && time.Until(h.deadline) < p.n.cfg.MaxWait {
+		if h.eni == p.id && h.state == ownership.Cooling && time.Until(h.deadline) < p.n.cfg.MaxWait &&
+			slices.ContainsFunc(h.addrs, func(a netip.Addr) bool { return a.Is6() == c.V6 }) {
 			return false
 		}
 	}
@@ -270,13 +340,15 @@ func (p *iface) hopeless() bool {
 
 // refuse tells those who wait that waiting is of no use, if it is. The caller holds n.mu.
 func (p *iface) refuse() {
-	if !p.hopeless() {
-		return
-	}
-	for _, w := range p.waiters {
-		w.done <- &Refusal{p.failure.reason, p.failure.text}
-	}
-	p.waiters = nil
+	p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
+		for _, c := range w.classes {
+			if c.hopeless() {
+				w.done <- &Refusal{c.failure.reason, c.failure.text}
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // allocation words a hold. The caller holds n.mu.
@@ -284,9 +356,19 @@ func (n *Node) allocation(h *hold) Allocation {
 	p := n.ifaces[h.eni]
 	got := Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link}
 	for _, a := range h.addrs {
-		got.Addresses = append(got.Addresses, netip.PrefixFrom(a, p.subnet.IPv4.Bits()))
+		got.Addresses = append(got.Addresses, netip.PrefixFrom(a, p.subnetAround(a).Bits()))
 	}
 	return got
+}
+
+// subnetAround is the subnet's CIDR of the address's family.
+func (p *iface) subnetAround(a netip.Addr) netip.Prefix {
+	for _, s := range append([]netip.Prefix{p.subnet.IPv4}, p.subnet.IPv6...) {
+		if s.Contains(a) {
+			return s
+		}
+	}
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
 // Undelivered takes back what a call of [Node.Add] gave when its answer could not be delivered: nobody knows of it, so
@@ -313,7 +395,7 @@ func (n *Node) Undelivered(key attachment.Key, got Allocation) {
 	}
 	delete(n.holds, key)
 	for _, a := range h.addrs {
-		p.apply(a, ownership.Undelivered)
+		p.apply(single(a), ownership.Undelivered)
 	}
 	n.log.Info("answer not delivered, address free again", "ips", h.addrs, "eni", h.eni, "containerID", key.ContainerID)
 	p.serve()

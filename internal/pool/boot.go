@@ -4,6 +4,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -75,23 +76,23 @@ func (n *Node) tryBoot(ctx context.Context) error {
 // install adds an ENI with what the ledger said of it. The caller holds n.mu.
 func (n *Node) install(p *iface) {
 	now := time.Now()
-	add := func(addr netip.Addr, s ownership.State, key attachment.Key) {
-		p.addrs[addr] = &address{state: s, since: now, written: now, key: key}
-	}
-	for addr, s := range n.ours[p.id] {
-		add(addr, s, attachment.Key{})
+	for u, e := range n.ours[p.id] {
+		p.units[u] = &entry{state: e.state, since: now, written: now, source: e.source}
 	}
 	for _, h := range n.holds {
 		if h.eni == p.id {
-			for _, addr := range h.addrs {
-				add(addr, h.state, h.Key)
-			}
+			p.installHold(h, now)
 		}
 	}
 	delete(n.ours, p.id)
-	p.active = n.wasActive[p.id] || slices.Contains(n.cfg.ActiveSubnets, p.subnet.ID)
+	for _, k := range n.wasActive[p.id] {
+		p.class(k)
+	}
+	if slices.Contains(n.cfg.ActiveSubnets, p.subnet.ID) {
+		p.class(kind{Source: attachment.SourceReservation})
+	}
 	n.ifaces[p.id] = p
-	n.log.Info("ENI", "eni", p.id, "card", p.eni.NetworkCard, "index", p.eni.DeviceIndex, "subnet", p.subnet.ID, "active", p.active)
+	n.log.Info("ENI", "eni", p.id, "card", p.eni.NetworkCard, "index", p.eni.DeviceIndex, "subnet", p.subnet.ID, "active", len(p.classes) > 0)
 	select {
 	case <-n.ready: // attached while running
 		n.spawn(p)
@@ -99,11 +100,30 @@ func (n *Node) install(p *iface) {
 	}
 }
 
+// installHold gives a hold's addresses their entries: an address without a record of its own is of a delegated prefix.
+func (p *iface) installHold(h *hold, now time.Time) {
+	for _, a := range h.addrs {
+		e := &entry{state: h.state, since: now, written: now, key: h.Key}
+		if was := p.units[single(a)]; was != nil {
+			e.source = was.source
+		} else {
+			for u := range p.n.ours[p.id] {
+				if !u.IsSingleIP() && u.Contains(a) {
+					e.source, e.via = attachment.SourcePrefix, u
+				}
+			}
+		}
+		p.units[single(a)] = e
+	}
+}
+
 // activateByRole makes an ENI active whose subnet has a reservation for the pool: the tag is the invitation.
 func (p *iface) activateByRole() {
-	invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.Role() == eni.RolePool })
-	if ok, _ := p.managed(); ok && invited && !p.active {
-		p.active = true
+	invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool {
+		return r.Role() == eni.RolePool && r.Type == eni.Explicit && r.CIDR.Addr().Is4()
+	})
+	if ok, _ := p.managed(); ok && invited && len(p.classes) == 0 {
+		p.class(kind{Source: attachment.SourceReservation})
 		p.n.log.Info("ENI active by its reservation's tag", "eni", p.id)
 	}
 }
@@ -114,10 +134,14 @@ func (n *Node) recognise(found []Found) {
 	for _, f := range found {
 		for _, addr := range f.Addrs {
 			for _, p := range n.ifaces {
-				switch p.state(addr) {
+				switch _, delegated := p.prefixAround(addr); p.state(single(addr)) {
 				case ownership.Free, ownership.Unknown:
 				case ownership.Foreign:
-					if !p.active || !p.feeds(addr) {
+					if !p.feeds(addr) {
+						continue
+					}
+				case ownership.None:
+					if !delegated {
 						continue
 					}
 				default:
@@ -138,14 +162,28 @@ func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
 		},
 		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true,
 	}
-	recs := append(addressRecords(p.id, ownership.Held, h.addrs), h.record())
-	if err := n.ports.Ledger.Put(recs...); err != nil {
+	u := single(addr)
+	if via, delegated := p.prefixAround(addr); delegated && p.units[u] == nil {
+		p.units[u] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: via}
+	}
+	p.apply(u, ownership.Carried)
+	p.units[u].key = h.Key
+	p.units[u].source = cmp.Or(p.units[u].source, attachment.SourceReservation)
+	n.holds[h.Key] = h
+	if err := n.ports.Ledger.Put(p.unitRecord(u), h.record()); err != nil {
 		n.log.Error("cannot record a hold that was found", "error", err)
 	}
-	p.apply(addr, ownership.Carried)
-	p.addrs[addr].key = h.Key
-	n.holds[h.Key] = h
 	n.log.Warn("address found in a network namespace, held for it", "ip", addr, "eni", p.id, "netns", ns.Path)
+}
+
+// feeds reports whether the address would be stock of one of the ENI's classes.
+func (p *iface) feeds(a netip.Addr) bool {
+	for _, c := range p.classes {
+		if c.feeds(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeModes notes links that carry ipvlan children in another mode than ours. The caller holds n.mu.

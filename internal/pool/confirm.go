@@ -7,10 +7,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
@@ -18,7 +18,7 @@ import (
 // nextConfirm is when the ENI should be looked at because some of its addresses are in doubt.
 func (p *iface) nextConfirm() (at time.Time, pending bool) {
 	interval := slowConfirmInterval
-	for _, a := range p.addrs {
+	for _, a := range p.units {
 		switch a.state {
 		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
 			pending = true
@@ -36,7 +36,15 @@ func (p *iface) nextConfirm() (at time.Time, pending bool) {
 // doubtful is the earliest moment from which a read from EC2 would decide about an address in doubt, and which no read
 // has covered yet. The caller holds n.mu.
 func (p *iface) doubtful() (at time.Time, ok bool) {
-	for _, a := range p.addrs {
+	for _, c := range p.classes {
+		if due := c.births.Add(-birthTime / 2); !c.births.IsZero() && p.n.described.Before(due) {
+			at, ok = due, true
+		}
+	}
+	for _, a := range p.units {
+		if a.delegated() {
+			continue
+		}
 		settled := a.written.Add(settleTime)
 		due := settled
 		switch a.state {
@@ -71,15 +79,15 @@ func (p *iface) confirm(ctx context.Context) {
 	waits := p.count(ownership.Assigning, ownership.Unknown) > 0
 	n.mu.Unlock()
 	if waits {
-		shown, err := n.ports.Metadata.Addresses(ctx, p.mac)
+		addrs, prefixes, err := n.ports.Metadata.Held(ctx, p.mac)
 		if err != nil {
 			n.log.Debug("instance metadata", "eni", p.id, "error", err)
 		}
 		n.mu.Lock()
-		var seen []netip.Addr
-		for _, addr := range shown {
-			if s := p.state(addr); s == ownership.Assigning || s == ownership.Unknown {
-				seen = append(seen, addr)
+		var seen []unit
+		for _, u := range append(singles(addrs), prefixes...) {
+			if s := p.state(u); s == ownership.Assigning || s == ownership.Unknown {
+				seen = append(seen, u)
 			}
 		}
 		p.seen(seen)
@@ -94,11 +102,17 @@ func (p *iface) confirm(ctx context.Context) {
 }
 
 // seen files addresses in doubt that a read showed. The caller holds n.mu.
-func (p *iface) seen(addrs []netip.Addr) {
-	if len(addrs) == 0 {
+func (p *iface) seen(us []unit) {
+	if len(us) == 0 {
 		return
 	}
-	if err := p.applyAll(addrs, ownership.Seen); err != nil {
+	for _, u := range us {
+		if p.state(u) == ownership.Assigning {
+			p.n.cfg.Refill(time.Since(p.units[u].written))
+			break // those of one call are seen together
+		}
+	}
+	if err := p.applyAll(us, ownership.Seen); err != nil {
 		p.n.log.Error("cannot record addresses that were seen", "error", err)
 	}
 	p.serve()
@@ -168,7 +182,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 			return fmt.Errorf("subnet %s of %s: %w", i.SubnetID, i.ID, eni.ErrNotFound)
 		}
 		p := &iface{
-			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, addrs: map[netip.Addr]*address{}, recent: map[netip.Addr]time.Time{},
+			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, recent: map[unit]time.Time{}, classes: map[string]*class{},
 			wake: make(chan struct{}, 1),
 		}
 		if !i.IsPrimary() && i.Tags[eni.TagNoManage] == "true" {
@@ -197,7 +211,7 @@ func (n *Node) file(ifs []eni.Interface, began time.Time) {
 		}
 		p.gone = false
 		p.eni = ifs[k]
-		p.fileRead(ifs[k].Secondary, began)
+		p.fileRead(unitsOf(ifs[k]), began)
 		p.activateByRole()
 		poke(p.wake)
 	}
@@ -212,46 +226,86 @@ func (n *Node) vanish(p *iface) {
 	p.fileRead(nil, time.Now())
 }
 
-// fileRead applies what EC2 showed on the ENI. An address that is absent is believed to be gone only if the read began
-// when our last write must have settled, and what is held only after two such reads.
-func (p *iface) fileRead(present []netip.Addr, began time.Time) {
-	var seen, unseen []netip.Addr
-	for _, addr := range present {
-		if a := p.addrs[addr]; a != nil {
-			a.seen, a.missing = began, time.Time{}
+// birthTime is how long after a lost reply to a request by count an address that is new on the ENI is taken for its
+// fruit: nobody else has a reason to assign to an ENI that is ours.
+const birthTime = 2 * settleTime
+
+// unitsOf lists what an ENI has besides its primary address.
+func unitsOf(i eni.Interface) []unit {
+	return append(append(singles(i.Secondary), singles(i.IPv6)...), i.Prefixes...)
+}
+
+// fileRead applies what EC2 showed on the ENI. A unit that is absent is believed to be gone only if the read began when
+// our last write must have settled, and what is held only after two such reads.
+func (p *iface) fileRead(present []unit, began time.Time) {
+	var seen, unseen []unit
+	for _, u := range present {
+		if e := p.units[u]; e != nil {
+			e.seen, e.missing = began, time.Time{}
 		}
-		switch p.state(addr) {
+		switch p.state(u) {
 		case ownership.None:
-			if time.Since(p.recent[addr]) < settleTime {
+			if time.Since(p.recent[u]) < settleTime {
 				continue // given back a moment ago, and the read is behind
 			}
-			p.apply(addr, ownership.Seen)
-			p.addrs[addr].seen = began
-			p.n.log.Info("foreign address on the ENI", "eni", p.id, "ip", addr)
+			p.meetUnit(u, began)
 		case ownership.Assigning, ownership.Unknown, ownership.Lost:
-			seen = append(seen, addr)
+			seen = append(seen, u)
 		}
 	}
-	for addr, a := range p.addrs {
-		if slices.Contains(present, addr) || began.Before(a.written.Add(settleTime)) {
+	for u, e := range p.units {
+		if e.delegated() || slices.Contains(present, u) || began.Before(e.written.Add(settleTime)) {
 			continue
 		}
-		switch a.state {
-		case ownership.Held, ownership.Guest, ownership.Lost:
-			if a.missing.IsZero() {
-				a.missing = began
+		if p.inUse(u, e) {
+			if e.missing.IsZero() {
+				e.missing = began
 			}
-			if began.Sub(a.missing) < lossInterval {
+			if began.Sub(e.missing) < lossInterval {
 				continue
 			}
 		}
-		unseen = append(unseen, addr)
+		unseen = append(unseen, u)
+	}
+	for _, u := range unseen { // with a prefix go the addresses in it
+		for inner, e := range p.units {
+			if e.via == u {
+				unseen = append(unseen, inner)
+			}
+		}
 	}
 	p.seen(seen)
 	if err := p.applyAll(unseen, ownership.Unseen); err != nil {
 		p.n.log.Error("cannot record addresses that are gone", "error", err)
 	}
 	p.matchHolds()
+}
+
+// inUse reports whether a pod would lose something if the unit were gone.
+func (p *iface) inUse(u unit, e *entry) bool {
+	switch e.state {
+	case ownership.Held, ownership.Guest, ownership.Lost:
+		return true
+	}
+	return !u.IsSingleIP() && p.room(u) < capacity(u)
+}
+
+// meetUnit files a unit that is new on the ENI: the fruit of a request by count whose reply was lost, or a stranger.
+func (p *iface) meetUnit(u unit, began time.Time) {
+	p.apply(u, ownership.Seen)
+	e := p.units[u]
+	e.seen = began
+	for _, c := range p.classes {
+		if time.Now().Before(c.births) && c.V6 == u.Addr().Is6() && (c.Source == attachment.SourcePrefix) != u.IsSingleIP() {
+			e.source = c.Source
+			if err := p.applyAll([]unit{u}, ownership.Adopt); err != nil {
+				p.n.log.Error("cannot record an adoption", "error", err)
+			}
+			p.n.log.Info("what EC2 chose was found on the ENI", "eni", p.id, "ip", name(u))
+			return
+		}
+	}
+	p.n.log.Info("foreign address on the ENI", "eni", p.id, "ip", name(u))
 }
 
 // matchHolds brings the holds into line with their addresses after a read: lost, found again, or cooled on an ENI that
@@ -261,7 +315,7 @@ func (p *iface) matchHolds() {
 		if h.eni != p.id {
 			continue
 		}
-		state := p.state(h.addrs[0])
+		state := p.state(single(h.addrs[0]))
 		if state == h.state {
 			continue
 		}

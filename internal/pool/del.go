@@ -34,21 +34,28 @@ func (n *Node) release(h *hold, why string) error {
 	}
 	cooled := *h
 	cooled.state, cooled.deadline = next, time.Now().Add(n.cfg.Cooldown)
+	if h.sticky {
+		cooled.deadline = time.Now() // the pod's next worker waits for it
+	}
 	rec := cooled.record()
-	if next == ownership.None {
+	ends := next != ownership.Cooling // lost ones are gone, and a guest's go back to EC2
+	if ends {
 		rec = Record{Key: holdKey(h.Key)}
 	}
 	if err := n.ports.Ledger.Put(rec); err != nil {
 		return fmt.Errorf("record the release of %s: %w", h.Key, err)
 	}
 	*h = cooled
-	if next == ownership.None {
+	if ends {
 		delete(n.holds, h.Key)
 	}
 	if p != nil {
 		for _, a := range h.addrs {
-			p.apply(a, ownership.Release)
+			if p.apply(single(a), ownership.Release) == ownership.SendUnassign {
+				p.units[single(a)].unsent = true
+			}
 		}
+		poke(p.wake)
 	}
 	n.log.Info("address released", "ips", h.addrs, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
 	poke(n.tick)

@@ -13,41 +13,62 @@ import (
 	"slices"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/candidate"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
-// grow asks EC2 for as many addresses as are needed: it reads who holds the next candidates, names free ones in one
-// call, and leaves it to EC2 to decide.
-func (p *iface) grow(ctx context.Context) {
-	n := p.n
-	began := time.Now()
-	n.mu.Lock()
-	need := p.need()
-	n.mu.Unlock()
+// grow gets the class more stock: out of reservations by naming addresses, else by having EC2 choose.
+func (c *class) grow(ctx context.Context) {
+	c.p.n.mu.Lock()
+	need := c.ask()
+	c.p.n.mu.Unlock()
 	if need <= 0 {
 		return
 	}
-	addrs, err := p.candidates(ctx, need)
-	if err == nil && len(addrs) == 0 {
-		err = errReservationFull
-	}
-	if err != nil {
-		p.failed(err, began)
+	if c.Source != attachment.SourceReservation {
+		c.growByCount(ctx, need)
 		return
 	}
+	if err := c.growByName(ctx, need); err != nil {
+		c.failed(err)
+	}
+}
+
+// growByName asks EC2 for as many addresses as are needed: it reads who holds the next candidates, names free ones in
+// one call, and leaves it to EC2 to decide. What comes of the call is filed by assign.
+func (c *class) growByName(ctx context.Context, need int) error {
+	p, n := c.p, c.p.n
+	if err := n.readReservations(ctx, p, reservationAge); err != nil {
+		return err
+	}
+	var addrs []netip.Addr
+	var err error
+	if c.V6 {
+		addrs = c.draw(need)
+	} else if addrs, err = c.candidates(ctx, need); err != nil {
+		return err
+	}
+	if len(addrs) == 0 {
+		return errReservationFull
+	}
+	us := singles(addrs)
 	n.mu.Lock()
-	err = p.applyAll(addrs, ownership.Assign)
-	p.stamp(addrs)
+	for _, u := range us {
+		p.units[u] = &entry{since: time.Now(), source: c.Source}
+	}
+	err = p.applyAll(us, ownership.Assign)
+	p.stamp(us)
 	if err != nil {
-		_ = p.applyAll(addrs, ownership.NotDone) // the ledger is full: what it does not know must not be asked for
-		n.mu.Unlock()
-		p.failed(fmt.Errorf("record the intent: %w", err), began)
-		return
+		_ = p.applyAll(us, ownership.NotDone) // the ledger is full: what it does not know must not be asked for
 	}
 	n.mu.Unlock()
-	p.assign(ctx, addrs, true, began)
+	if err != nil {
+		return fmt.Errorf("record the intent: %w", err)
+	}
+	c.assign(ctx, us, true)
+	return nil
 }
 
 var errReservationFull = errors.New("reservation full")
@@ -55,55 +76,56 @@ var errReservationFull = errors.New("reservation full")
 // assign names the addresses to EC2 and files the answer. When EC2 refuses because some are another ENI's, the others
 // are sent at once, but only once more: whether a refused batch was applied in part is not documented, so after that a
 // read decides.
-func (p *iface) assign(ctx context.Context, addrs []netip.Addr, again bool, began time.Time) {
-	n := p.n
-	err := n.ports.EC2.Assign(ctx, p.id, addrs, false)
+func (c *class) assign(ctx context.Context, us []unit, again bool) {
+	p, n := c.p, c.p.n
+	err := p.assignUnits(ctx, us, false)
 	n.mu.Lock()
-	p.stamp(addrs)
-	n.log.Info("addresses asked for", "eni", p.id, "ips", addrs, "outcome", outcome(err))
-	var survivors []netip.Addr
+	p.stamp(us)
+	n.log.Info("addresses asked for", "eni", p.id, "ips", names(us), "outcome", outcome(err))
+	var survivors []unit
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
-		survivors = p.refused(addrs, inUse.Addrs, again)
+		n.cfg.Conflict()
+		survivors = p.refused(us, singles(inUse.Addrs), again)
 	} else {
-		p.file(addrs, err)
+		p.file(us, err)
 	}
 	n.mu.Unlock()
 	if len(survivors) > 0 {
-		p.assign(ctx, survivors, false, began)
+		c.assign(ctx, survivors, false)
 		return
 	}
 	if err != nil && !errors.Is(err, eni.ErrAddressInUse) {
-		p.failed(err, began)
+		c.failed(err)
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p.result(nil)
 	if err == nil {
-		p.failure, p.w.full, p.w.fulls = nil, time.Time{}, 0
+		c.failure, c.full, c.fulls = nil, time.Time{}, 0
 	}
 }
 
 // refused files a batch of which EC2 named some as another ENI's, and returns those that are to be sent again.
-func (p *iface) refused(addrs, named []netip.Addr, again bool) (survivors []netip.Addr) {
-	isNamed := func(a netip.Addr) bool { return slices.Contains(named, a) }
+func (p *iface) refused(us, named []unit, again bool) (survivors []unit) {
+	isNamed := func(u unit) bool { return slices.Contains(named, u) }
 	if again && len(named) > 0 {
-		survivors = slices.DeleteFunc(slices.Clone(addrs), isNamed)
-		addrs = slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !isNamed(a) })
+		survivors = slices.DeleteFunc(slices.Clone(us), isNamed)
+		us = slices.DeleteFunc(slices.Clone(us), func(u unit) bool { return !isNamed(u) })
 	}
-	if err := p.applyAll(addrs, ownership.Refused); err != nil {
+	if err := p.applyAll(us, ownership.Refused); err != nil {
 		p.n.log.Error("cannot record a refusal", "error", err)
 	}
-	for _, a := range addrs {
-		if isNamed(a) {
-			p.addrs[a].named = true
+	for _, u := range us {
+		if e := p.units[u]; e != nil && isNamed(u) {
+			e.named = true
 		}
 	}
 	return survivors
 }
 
 // file applies the outcome of an assign that was not refused for an address in use.
-func (p *iface) file(addrs []netip.Addr, err error) {
+func (p *iface) file(us []unit, err error) {
 	var event ownership.Event
 	switch {
 	case err == nil:
@@ -115,115 +137,148 @@ func (p *iface) file(addrs []netip.Addr, err error) {
 	default:
 		event = ownership.Refused
 	}
-	if lerr := p.applyAll(addrs, event); lerr != nil {
+	if lerr := p.applyAll(us, event); lerr != nil {
 		p.n.log.Error("cannot record an outcome", "error", lerr)
 	}
 }
 
+// growByCount has EC2 choose addresses or prefixes. Nothing can be recorded before the answer, so after a lost reply
+// whatever new turns up on the ENI for a while is taken for ours.
+func (c *class) growByCount(ctx context.Context, need int) {
+	p, n := c.p, c.p.n
+	n.mu.Lock()
+	c.births = time.Now().Add(birthTime)
+	n.mu.Unlock()
+	var us []unit
+	var err error
+	if c.Source == attachment.SourcePrefix {
+		us, err = n.ports.EC2.AssignPrefixes(ctx, p.id, c.V6, need)
+	} else {
+		var addrs []netip.Addr
+		addrs, err = n.ports.EC2.AssignCount(ctx, p.id, c.V6, need)
+		us = singles(addrs)
+	}
+	n.mu.Lock()
+	if !errors.Is(err, eni.ErrOutcomeUnknown) {
+		c.births = time.Time{}
+	}
+	for _, u := range us {
+		if p.units[u] == nil {
+			p.units[u] = &entry{since: time.Now(), source: c.Source}
+			if lerr := p.applyAll([]unit{u}, ownership.Assign); lerr != nil {
+				n.log.Error("cannot record what EC2 chose; it is found again on the ENI", "error", lerr)
+			}
+		}
+	}
+	p.stamp(us)
+	n.log.Info("EC2 asked to choose", "eni", p.id, "class", c.String(), "count", need, "ips", names(us), "outcome", outcome(err))
+	n.mu.Unlock()
+	if err != nil {
+		c.failed(err)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p.result(nil)
+	c.failure, c.full, c.fulls = nil, time.Time{}, 0
+}
+
 // candidates picks addresses that nobody held when it looked. It reads on in the ENI's order until it has enough, or
 // something from two windows, or has been through the whole order.
-func (p *iface) candidates(ctx context.Context, need int) ([]netip.Addr, error) {
-	if err := p.n.readReservations(ctx, p, reservationAge); err != nil {
-		return nil, err
-	}
-	p.reorder()
+func (c *class) candidates(ctx context.Context, need int) ([]netip.Addr, error) {
+	c.reorder()
+	p := c.p
 	var picked []netip.Addr
-	for tried := 1; tried <= p.w.order.Windows(); tried++ {
-		w := p.w.order.Window(p.w.window)
-		owners, err := p.owners(ctx, w)
+	for tried := 1; tried <= c.order.Windows(); tried++ {
+		w := c.order.Window(c.window)
+		owners, err := c.owners(ctx, w)
 		if err != nil {
 			return nil, err
 		}
 		p.n.mu.Lock()
 		picked = append(picked, w.Pick(need-len(picked), func(a netip.Addr) bool {
 			_, owned := owners[a]
-			return owned || p.addrs[a] != nil || time.Since(p.recent[a]) < p.n.cfg.Cooldown
+			return owned || !c.admits(a) || !p.untouched(a)
 		})...)
 		p.n.mu.Unlock()
 		if len(picked) >= need || tried >= 2 && len(picked) > 0 {
 			break
 		}
-		p.w.window = (p.w.window + 1) % p.w.order.Windows()
+		c.window = (c.window + 1) % c.order.Windows()
 	}
 	return picked, nil
 }
 
-// reorder makes the order anew when the reservations changed.
-func (p *iface) reorder() {
+// untouched reports whether we have nothing to do with the address, and had not a moment ago.
+func (p *iface) untouched(a netip.Addr) bool {
+	u := single(a)
+	return p.units[u] == nil && time.Since(p.recent[u]) >= p.n.cfg.Cooldown
+}
+
+// draw picks IPv6 addresses at random: among so many, two workers do not meet, and EC2 decides if they do.
+func (c *class) draw(need int) []netip.Addr {
+	p := c.p
 	p.n.mu.Lock()
 	defer p.n.mu.Unlock()
-	cidrs := make([]netip.Prefix, len(p.reservations))
-	for i, r := range p.reservations {
-		cidrs[i] = r.CIDR
+	rs := c.reservations()
+	var picked []netip.Addr
+	const tries = 64 // per address: narrow ranges and full /124s must come to an end
+	for i := 0; len(rs) > 0 && len(picked) < need && i < tries*need; i++ {
+		r := rs[rand.N(len(rs))].CIDR
+		a := p.randomIn(r)
+		if len(c.Ranges) > 0 {
+			a = randomBetween(c.Ranges[rand.N(len(c.Ranges))])
+		}
+		if r.Contains(a) && c.admits(a) && p.untouched(a) && !slices.Contains(picked, a) {
+			picked = append(picked, a)
+		}
 	}
-	if !slices.Equal(cidrs, p.w.orderOf) {
-		p.w.order, p.w.orderOf = candidate.NewOrder(p.id, p.subnet.IPv4, cidrs), cidrs
-		p.w.window, p.w.reads = 0, map[int]windowRead{}
+	return picked
+}
+
+// randomBetween draws an address of the range, from its first 65,536: what users write is shorter.
+func randomBetween(r attachment.Range) netip.Addr {
+	a := r.From
+	for range rand.N(1 << 16) {
+		if a == r.To {
+			a = r.From
+		}
+		a = a.Next()
 	}
-	maps.DeleteFunc(p.recent, func(_ netip.Addr, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
+	return a
+}
+
+// reorder makes the order anew when the reservations changed.
+func (c *class) reorder() {
+	p := c.p
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	var cidrs []netip.Prefix
+	for _, r := range c.reservations() {
+		cidrs = append(cidrs, r.CIDR)
+	}
+	if !slices.Equal(cidrs, c.orderOf) {
+		c.order, c.orderOf = candidate.NewOrder(p.id, p.subnet.IPv4, cidrs), cidrs
+		c.window, c.reads = 0, map[int]windowRead{}
+	}
+	maps.DeleteFunc(p.recent, func(_ unit, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
 }
 
 // owners says who holds what in the window, from a read that is not too old.
-func (p *iface) owners(ctx context.Context, w candidate.Window) (map[netip.Addr]eni.ID, error) {
-	if r, ok := p.w.reads[p.w.window]; ok && time.Since(r.at) < windowAge {
+func (c *class) owners(ctx context.Context, w candidate.Window) (map[netip.Addr]eni.ID, error) {
+	if r, ok := c.reads[c.window]; ok && time.Since(r.at) < windowAge {
 		return r.owners, nil
 	}
 	began := time.Now()
-	owners, err := p.n.ports.EC2.Owners(ctx, p.subnet.ID, w.Addrs())
+	owners, err := c.p.n.ports.EC2.Owners(ctx, c.p.subnet.ID, w.Addrs())
 	if err != nil {
 		return nil, err
 	}
-	p.w.reads[p.w.window] = windowRead{began, owners}
+	c.reads[c.window] = windowRead{began, owners}
 	return owners, nil
 }
 
-// failed words why the ENI could not grow, tells those for whom waiting is of no use, and backs off.
-func (p *iface) failed(err error, began time.Time) {
-	n := p.n
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	f := p.word(err)
-	f.at = time.Now()
-	p.failure = f
-	if !f.final {
-		p.result(err)
-	} else {
-		pause := min(fullPause<<min(p.w.fulls, 7), fullPauseCap)
-		p.w.full = f.at.Add(pause/2 + rand.N(pause))
-		p.w.fulls++
-		p.reservationsAt = time.Time{} // read again before the next attempt: there may be more by then
-		p.refuse()
-	}
-	n.log.Warn("pool cannot grow", "eni", p.id, "error", err, "again", time.Until(p.growAt()).Round(time.Millisecond))
-}
-
-// word turns an error into what the user should know: the limit and the remedy.
-func (p *iface) word(err error) *failure {
-	switch {
-	case errors.Is(err, errReservationFull):
-		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf(
-			"reservation full: no free address is left in %v of %s; enlarge it or add another explicit reservation to the subnet", p.w.orderOf, p.subnet.ID)}
-	case errors.Is(err, eni.ErrSlotsFull):
-		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf(
-			"ENI slots full: EC2 allows %s no more addresses (a %s has %d secondary addresses per ENI); use more ENIs, a larger instance type, or fewer pods per worker",
-			p, p.n.instance.Type, p.n.limits.SecondarySlots())}
-	case errors.Is(err, eni.ErrSubnetFull):
-		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf("subnet full: %s has no free address; use another subnet", p.subnet.ID)}
-	case errors.Is(err, eni.ErrThrottled):
-		return &failure{reason: Exhausted, text: fmt.Sprintf(
-			"throttled: EC2 limits the account's requests (RequestLimitExceeded) and has not let an assignment to %s through yet; it goes on trying; raise the request rate in Service Quotas or start fewer workers at once", p.id)}
-	case errors.Is(err, eni.ErrUnauthorized):
-		return &failure{reason: NotReady, final: true, text: fmt.Sprintf(
-			"not authorised: the agent's role may not read or assign addresses of %s (%v); grant ec2:AssignPrivateIpAddresses, ec2:UnassignPrivateIpAddresses, ec2:DescribeNetworkInterfaces and ec2:GetSubnetCidrReservations", p.id, err)}
-	default:
-		return &failure{reason: NotReady, text: fmt.Sprintf("EC2 has not assigned an address to %s yet: %v; it goes on trying", p.id, err)}
-	}
-}
-
-// readReservations reads the explicit reservations of p's subnet unless they are younger than maxAge.
+// readReservations reads the reservations of p's subnet unless they are younger than maxAge.
 func (n *Node) readReservations(ctx context.Context, p *iface, maxAge time.Duration) error {
 	n.mu.Lock()
 	fresh := time.Since(p.reservationsAt) < maxAge
@@ -236,9 +291,6 @@ func (n *Node) readReservations(ctx context.Context, p *iface, maxAge time.Durat
 	if err != nil {
 		return fmt.Errorf("read the reservations of %s: %w", p.subnet.ID, err)
 	}
-	rs = slices.DeleteFunc(rs, func(r eni.Reservation) bool {
-		return r.Type != eni.Explicit || r.Role() == eni.RoleStatic || !r.CIDR.Addr().Is4()
-	})
 	slices.SortFunc(rs, func(a, b eni.Reservation) int { return a.CIDR.Addr().Compare(b.CIDR.Addr()) })
 	n.mu.Lock()
 	defer n.mu.Unlock()

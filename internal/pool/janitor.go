@@ -72,7 +72,7 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 		n.log.Warn("released address is still on an interface of the pod's namespace; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
 		h.deadline = time.Now().Add(n.cfg.Cooldown)
 		for _, a := range h.addrs {
-			p.apply(a, ownership.Carried)
+			p.apply(single(a), ownership.Carried)
 		}
 		return
 	}
@@ -86,8 +86,8 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 		return
 	}
 	for _, a := range h.addrs {
-		if p.state(a) == ownership.Cooling {
-			p.apply(a, ownership.Cooled)
+		if p.state(single(a)) == ownership.Cooling {
+			p.apply(single(a), ownership.Cooled)
 		}
 	}
 	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
@@ -121,7 +121,7 @@ func (n *Node) snapshot(match func(*hold) bool) []hold {
 // the folder of the namespaces is hidden from the agent.
 func (n *Node) reap() {
 	holds := n.snapshot(func(h *hold) bool {
-		return (h.state == ownership.Held || h.state == ownership.Lost) && h.visible && h.Netns.Path != ""
+		return h.state != ownership.Cooling && h.visible && h.Netns.Path != ""
 	})
 	var gone []attachment.Netns
 	for _, h := range holds {
@@ -176,9 +176,9 @@ func (n *Node) adopt() {
 	orphans := func() map[netip.Addr]*iface {
 		found := map[netip.Addr]*iface{}
 		for _, p := range n.ifaces {
-			for addr, a := range p.addrs {
-				if a.state == ownership.Foreign && p.active && p.feeds(addr) && a.seen.Sub(a.since) >= age {
-					found[addr] = p
+			for u, e := range p.units {
+				if e.state == ownership.Foreign && u.IsSingleIP() && p.feeds(u.Addr()) && e.seen.Sub(e.since) >= age {
+					found[u.Addr()] = p
 				}
 			}
 		}
@@ -208,7 +208,8 @@ func (n *Node) adopt() {
 			n.log.Warn("address of a pool range is on a host link, where no pod can use it", "ip", addr, "link", link)
 			continue
 		}
-		if err := p.applyAll([]netip.Addr{addr}, ownership.Adopt); err != nil {
+		p.units[single(addr)].source = attachment.SourceReservation
+		if err := p.applyAll([]unit{single(addr)}, ownership.Adopt); err != nil {
 			n.log.Error("cannot record an adoption", "error", err)
 		}
 		n.log.Info("address adopted", "ip", addr, "eni", p.id)

@@ -6,6 +6,8 @@ package pool
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,34 +57,42 @@ func (n *Node) resolve(q attachment.Query) (*iface, error) {
 	return withLink(matches, q)
 }
 
-// place chooses the ENI for an allocation and makes it active: a pod was here.
-func (n *Node) place(ctx context.Context, h *hold, q attachment.Query) (*iface, error) {
-	p, err := n.choose(h, q)
+// place chooses the ENI for an allocation, and has it keep stock of what is asked for from now on: a pod was here.
+func (n *Node) place(ctx context.Context, w *waiter, q attachment.Query) (*iface, error) {
+	p, err := n.choose(w, q)
 	if errors.Is(err, errNoReservation) {
 		if rerr := n.rereadReservations(ctx, q); rerr == nil {
-			p, err = n.choose(h, q)
+			p, err = n.choose(w, q)
 		}
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || len(w.exact) > 0 {
+		return p, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return p, n.activate(p)
+	for _, k := range kindsOf(q) {
+		c, err := n.activate(p, k)
+		if err != nil {
+			return nil, err
+		}
+		w.classes = append(w.classes, c)
+	}
+	return p, nil
 }
 
-// activate lets the ENI take stock from now on, across restarts. The caller holds n.mu.
-func (n *Node) activate(p *iface) error {
-	if p.active {
-		return nil
+// activate lets the ENI take stock of a kind from now on, across restarts. The caller holds n.mu.
+func (n *Node) activate(p *iface, k kind) (*class, error) {
+	if c := p.classes[k.key()]; c != nil {
+		return c, nil
 	}
-	if err := n.ports.Ledger.Put(Record{Key: activePrefix + string(p.id), Value: []byte("{}")}); err != nil {
-		return &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.id, err)}
+	key := fmt.Sprintf("%s%s/%x", activePrefix, p.id, sha256.Sum256([]byte(k.key())))
+	if err := n.ports.Ledger.Put(Record{Key: key, Value: json.RawMessage(k.key())}); err != nil {
+		return nil, &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.id, err)}
 	}
-	p.active = true
-	n.log.Info("ENI active: it keeps stock from now on", "eni", p.id)
+	c := p.class(k)
+	n.log.Info("ENI active: it keeps stock from now on", "eni", p.id, "class", c.String())
 	poke(p.wake)
-	return nil
+	return c, nil
 }
 
 var errNoReservation = errors.New("no reservation")
@@ -93,33 +103,81 @@ func (noReservation) Is(target error) bool { return target == errNoReservation }
 
 func (e noReservation) Unwrap() error { return e.Refusal }
 
-func (n *Node) choose(h *hold, q attachment.Query) (*iface, error) {
+func (n *Node) choose(w *waiter, q attachment.Query) (*iface, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	matches, err := n.matching(q)
 	if err != nil {
 		return nil, err
 	}
-	managed := slices.DeleteFunc(slices.Clone(matches), func(p *iface) bool { ok, _ := p.managed(); return !ok })
-	if len(managed) == 0 {
-		var why []string
-		for _, p := range matches {
-			_, reason := p.managed()
+	var managed []*iface
+	var why []string
+	for _, p := range matches {
+		if reason := p.unfit(w, q); reason != "" {
 			why = append(why, fmt.Sprintf("%s %s", p, reason))
+		} else {
+			managed = append(managed, p)
 		}
+	}
+	if len(managed) == 0 {
 		return nil, noReservation{&Refusal{Invalid, fmt.Sprintf(
 			"no ENI for pods: %s; tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)",
 			strings.Join(why, "; "), eni.TagNoManage)}}
 	}
 	// A pod that comes back finds its cooling address where it left it.
-	if old := n.cooling(h.Attachment); old != nil {
+	if old := n.cooling(w.hold.Attachment); old != nil {
 		for _, p := range managed {
 			if p.id == old.eni && (!q.NeedLink || p.link.Index != 0) {
 				return p, nil
 			}
 		}
 	}
+	// What is asked for by name may be on one of the ENIs already.
+	for _, a := range w.exact {
+		for _, p := range managed {
+			if s := p.state(single(a)); s.OnENI() && (!q.NeedLink || p.link.Index != 0) {
+				return p, nil
+			}
+		}
+	}
 	return withLink(managed, q)
+}
+
+// unfit says why the ENI cannot serve the query, "" when it can.
+func (p *iface) unfit(w *waiter, q attachment.Query) string {
+	if ok, reason := p.managed(); !ok {
+		return reason
+	}
+	for _, a := range w.exact {
+		switch around := p.subnetAround(a); {
+		case around.IsSingleIP():
+			return fmt.Sprintf("is in %s, which does not contain %s", p.subnet.ID, a)
+		case p.spoken(a) || a == p.eni.Primary:
+			return fmt.Sprintf("cannot have %s, which the VPC or the worker itself uses", a)
+		}
+	}
+	if len(w.exact) > 0 {
+		return ""
+	}
+	for _, k := range kindsOf(q) {
+		c := &class{kind: k, p: p}
+		switch {
+		case k.V6 && len(p.subnet.IPv6) == 0:
+			return "is in " + string(p.subnet.ID) + ", which has no IPv6 CIDR"
+		case !k.V6 && !p.subnet.IPv4.IsValid():
+			return "is in " + string(p.subnet.ID) + ", which has no IPv4 CIDR"
+		case k.Source == attachment.SourceReservation && len(c.reservations()) == 0:
+			reason := "is in " + string(p.subnet.ID) + ", which has no explicit subnet CIDR reservation for pods"
+			if k.V6 {
+				reason += " in IPv6"
+			}
+			if len(k.ReservationTags) > 0 {
+				reason += fmt.Sprintf(" with the tags %v", k.ReservationTags)
+			}
+			return reason
+		}
+	}
+	return ""
 }
 
 // matching lists the ENIs that the query's selector matches; without a selector, the only managed one. The caller
@@ -134,7 +192,7 @@ func (n *Node) matching(q attachment.Query) ([]*iface, error) {
 		if !p.eni.IsPrimary() {
 			secondary = append(secondary, p)
 		}
-		if ok, _ := p.managed(); ok {
+		if ok, _ := p.managed(); ok && p.invited(q) {
 			managed = append(managed, p)
 		}
 	}
@@ -183,11 +241,31 @@ func withLink(ps []*iface, q attachment.Query) (*iface, error) {
 			return nil, &Refusal{NotReady, strings.Join(why, "; ")}
 		}
 	}
-	return slices.MaxFunc(usable, func(a, b *iface) int { return cmp.Compare(a.room(), b.room()) }), nil
+	return slices.MaxFunc(usable, func(a, b *iface) int { return cmp.Compare(a.roomLeft(), b.roomLeft()) }), nil
 }
 
-// room is how many more attachments the ENI could serve.
-func (p *iface) room() int { return p.count(ownership.Free) + p.slotsLeft() - len(p.waiters) }
+// roomLeft is how many more addresses the ENI could give out.
+func (p *iface) roomLeft() int {
+	room := p.slotsLeft(false) + p.slotsLeft(true) - len(p.waiters)
+	for u, e := range p.units {
+		if e.state == ownership.Free {
+			room++
+			if !u.IsSingleIP() {
+				room += p.room(u)
+			}
+		}
+	}
+	return room
+}
+
+// invited reports whether an ENI is for pods' addresses without being selected: its subnet has a reservation that feeds
+// stock, or the query needs none.
+func (p *iface) invited(q attachment.Query) bool {
+	if q.Source != "" && q.Source != attachment.SourceReservation || len(q.Requested) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.Type == eni.Explicit && r.Role() != eni.RoleStatic })
+}
 
 func (n *Node) sorted() []*iface {
 	all := make([]*iface, 0, len(n.ifaces))
@@ -252,7 +330,7 @@ func (n *Node) readLinks() (down []*iface) {
 		case 0:
 		case 1:
 			p.link = found[0]
-			if p.active && !p.link.Up {
+			if len(p.classes) > 0 && !p.link.Up {
 				down = append(down, p)
 			}
 		default:

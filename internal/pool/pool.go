@@ -43,7 +43,11 @@ type Config struct {
 	MTU int
 	// ActiveSubnets names subnets whose pool ENIs take stock without waiting for a first pod.
 	ActiveSubnets []eni.SubnetID
-	Log           *slog.Logger
+	// Conflict is told of each call that EC2 refused because another ENI has an address, Refill of how long it took
+	// from a call to addresses in stock.
+	Conflict func()
+	Refill   func(time.Duration)
+	Log      *slog.Logger
 	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
 	Uptime func() time.Duration
 	// BootID is the kernel's, to tell a tombstone of an earlier boot.
@@ -62,6 +66,8 @@ func DefaultConfig() Config {
 		DriftInterval:     time.Minute,
 		MaxWait:           15 * time.Second,
 		MTU:               9001,
+		Conflict:          func() {},
+		Refill:            func(time.Duration) {},
 		Log:               slog.New(slog.DiscardHandler),
 	}
 }
@@ -111,17 +117,17 @@ type Node struct {
 	limits     eni.Limits
 	ifaces     map[eni.ID]*iface
 	holds      map[attachment.Key]*hold
-	ours       map[eni.ID]map[netip.Addr]ownership.State // from the ledger, until boot knows the ENIs
-	wasActive  map[eni.ID]bool                           // likewise
-	rebooted   []Record                                  // what a reboot changed in the ledger's holds
-	tick       chan struct{}                             // wakes the janitor
-	described  time.Time                                 // when the last good read of all own ENIs began
-	pause      time.Time                                 // no such read before: the last one failed
-	failures   int                                       // such reads that failed in a row
-	describing chan struct{}                             // one such read at a time
-	look       chan struct{}                             // wakes the comparison with the metadata
-	suspects   map[attachment.Key]time.Time              // holds whose namespace was gone in a mass disappearance
-	spawn      func(*iface)                              // starts an ENI's worker; set by Run
+	ours       map[eni.ID]map[unit]entry    // from the ledger, until boot knows the ENIs
+	wasActive  map[eni.ID][]kind            // likewise
+	rebooted   []Record                     // what a reboot changed in the ledger's holds
+	tick       chan struct{}                // wakes the janitor
+	described  time.Time                    // when the last good read of all own ENIs began
+	pause      time.Time                    // no such read before: the last one failed
+	failures   int                          // such reads that failed in a row
+	describing chan struct{}                // one such read at a time
+	look       chan struct{}                // wakes the comparison with the metadata
+	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance
+	spawn      func(*iface)                 // starts an ENI's worker; set by Run
 }
 
 // iface is one ENI of the worker. The fields are guarded by Node.mu but for those of its worker.
@@ -133,32 +139,20 @@ type iface struct {
 	subnet eni.Subnet
 
 	eni            eni.Interface     // as last read
-	reservations   []eni.Reservation // explicit, not static
+	reservations   []eni.Reservation // of its subnet, all of them
 	reservationsAt time.Time
-	active         bool
-	link           attachment.Link // zero when the host has none
-	linkProblem    string          // e.g. two links with the ENI's MAC
-	foreignMode    string          // ipvlan mode other than l2 that somebody put the link in
-	gone           bool            // no longer attached
+	classes        map[string]*class // the stock it keeps; empty until it was invited
+	link           attachment.Link   // zero when the host has none
+	linkProblem    string            // e.g. two links with the ENI's MAC
+	foreignMode    string            // ipvlan mode other than l2 that somebody put the link in
+	gone           bool              // no longer attached
 
-	addrs   map[netip.Addr]*address
-	recent  map[netip.Addr]time.Time // left us lately: reads may still show them here
+	units   map[unit]*entry
+	recent  map[unit]time.Time // left us lately: reads may still show them here
 	waiters []*waiter
-	failure *failure // why the last attempt to grow failed
 
 	wake chan struct{}
 	w    worker
-}
-
-// address is one address on an ENI.
-type address struct {
-	state   ownership.State
-	since   time.Time // of the state
-	written time.Time // of our last write to EC2 about it, or of its answer
-	missing time.Time // begin of the first settled read that did not show it, while held
-	seen    time.Time // begin of the last read that showed it
-	named   bool      // EC2 named it as another's: it takes none of our slots
-	key     attachment.Key
 }
 
 // hold is an attachment and what it has.
@@ -166,16 +160,22 @@ type hold struct {
 	attachment.Attachment
 	eni      eni.ID
 	addrs    []netip.Addr
-	state    ownership.State // Held, Cooling or Lost
+	state    ownership.State // Held, Cooling, Lost, or Guest
 	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
 	deadline time.Time       // of the cooldown
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
+	sticky   bool            // goes back to EC2 at once, without a cooldown
 }
 
-// waiter is an ADD that found no stock.
+// waiter is an ADD that found no stock, or a registration.
 type waiter struct {
-	hold *hold
-	done chan error // buffered; nil when the hold was granted
+	hold    *hold
+	classes []*class     // one address of each is wanted
+	exact   []netip.Addr // or these
+	claim   claim        // how the exact ones may be got
+	since   time.Time
+	why     string     // what stands in the way of the exact ones
+	done    chan error // buffered; nil when the hold was granted
 }
 
 // failure is why an ENI could not grow, in words for the user.
@@ -195,8 +195,8 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 		notReady:   "starting",
 		ifaces:     map[eni.ID]*iface{},
 		holds:      map[attachment.Key]*hold{},
-		ours:       map[eni.ID]map[netip.Addr]ownership.State{},
-		wasActive:  map[eni.ID]bool{},
+		ours:       map[eni.ID]map[unit]entry{},
+		wasActive:  map[eni.ID][]kind{},
 		tick:       make(chan struct{}, 1),
 		describing: make(chan struct{}, 1),
 		look:       make(chan struct{}, 1),

@@ -21,6 +21,7 @@ type Ports struct {
 	Namespaces Namespaces
 	Ledger     Ledger
 	Tombstones Tombstones
+	Pods       Pods // nil without a Kubernetes API
 }
 
 // EC2 is the part of the EC2 API that a pool needs. Errors match the sentinels of package eni; an error that matches
@@ -35,13 +36,28 @@ type EC2 interface {
 	// Assign names addresses. With reassign false it is a compare-and-set: EC2 refuses what another ENI holds.
 	Assign(ctx context.Context, id eni.ID, addrs []netip.Addr, reassign bool) error
 	Unassign(ctx context.Context, id eni.ID, addrs []netip.Addr) error
+	// Interfaces describes ENIs of any instance; those that do not exist are absent.
+	Interfaces(ctx context.Context, ids []eni.ID) ([]eni.Interface, error)
+	// AssignIPv6 names addresses; EC2 refuses what another ENI holds.
+	AssignIPv6(ctx context.Context, id eni.ID, addrs []netip.Addr) error
+	UnassignIPv6(ctx context.Context, id eni.ID, addrs []netip.Addr) error
+	// AssignCount and AssignPrefixes have EC2 choose; with an unknown outcome they return what could be read.
+	AssignCount(ctx context.Context, id eni.ID, v6 bool, n int) ([]netip.Addr, error)
+	AssignPrefixes(ctx context.Context, id eni.ID, v6 bool, n int) ([]netip.Prefix, error)
+	UnassignPrefixes(ctx context.Context, id eni.ID, prefixes []netip.Prefix) error
 }
 
 // Metadata is the instance metadata: no EC2 request, but later than EC2 and without tags.
 type Metadata interface {
 	Interfaces(ctx context.Context) ([]eni.Interface, error)
-	// Addresses lists one ENI's IPv4 addresses.
-	Addresses(ctx context.Context, mac eni.MAC) ([]netip.Addr, error)
+	// Held lists one ENI's addresses of both families and its prefixes.
+	Held(ctx context.Context, mac eni.MAC) ([]netip.Addr, []netip.Prefix, error)
+}
+
+// Pods is the Kubernetes API, for the one question that sticky addresses ask.
+type Pods interface {
+	// Ordinal says which StatefulSet owns the pod and which of its pods it is. The pod's UID must be the one given.
+	Ordinal(ctx context.Context, pod attachment.Pod) (statefulSet string, ordinal int, err error)
 }
 
 // Host is the host's network namespace.
@@ -72,6 +88,8 @@ type Namespaces interface {
 	Elsewhere(ns []attachment.Netns) ([]attachment.Netns, error)
 	// Addresses lists the addresses that the namespace at path carries, loopback left out.
 	Addresses(path string) ([]netip.Addr, error)
+	// Forget deletes the neighbour entries for the addresses in the namespace at path.
+	Forget(path string, addrs []netip.Addr) error
 	// Scan lists the visible namespaces.
 	Scan() ([]Found, error)
 }

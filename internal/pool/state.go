@@ -4,9 +4,9 @@
 package pool
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +18,8 @@ import (
 // Ledger keys. A key of another prefix is a newer version's and is left alone.
 const (
 	holdPrefix    = "hold/"    // containerID/ifName → holdRecord
-	addressPrefix = "address/" // eni/address → addressRecord
-	activePrefix  = "active/"  // eni → {}: a pod was here once
+	addressPrefix = "address/" // eni/unit → unitRecord
+	activePrefix  = "active/"  // eni or eni/kind → kind: a pod asked for this once
 )
 
 // holdRecord is what the ledger keeps of a hold. The cooldown's end is not kept: after a restart the cooldown starts
@@ -31,46 +31,17 @@ type holdRecord struct {
 	State     string        `json:"state"`
 	Uptime    time.Duration `json:"uptime"`
 	Visible   bool          `json:"visible"`
-}
-
-type addressRecord struct {
-	State string `json:"state"`
+	Sticky    bool          `json:"sticky,omitempty"`
 }
 
 func holdKey(k attachment.Key) string { return holdPrefix + k.ContainerID + "/" + k.IfName }
 
 func (h *hold) record() Record {
-	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible})
+	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky})
 	if err != nil { // strings, numbers and addresses always marshal
 		panic(err)
 	}
 	return Record{Key: holdKey(h.Key), Value: v}
-}
-
-// durable is the word that the ledger keeps for a state: who has a held or cooling address stands in its hold, and
-// what is not ours is not recorded.
-func durable(s ownership.State) string {
-	switch s {
-	case ownership.Assigning, ownership.Unknown:
-		return ownership.Assigning.String()
-	case ownership.Free, ownership.Held, ownership.Cooling:
-		return ownership.Free.String()
-	case ownership.Unassigning:
-		return ownership.Unassigning.String()
-	default:
-		return ""
-	}
-}
-
-func addressRecords(id eni.ID, s ownership.State, addrs []netip.Addr) []Record {
-	recs := make([]Record, len(addrs))
-	for i, a := range addrs {
-		recs[i].Key = addressPrefix + string(id) + "/" + a.String()
-		if word := durable(s); word != "" {
-			recs[i].Value, _ = json.Marshal(addressRecord{word})
-		}
-	}
-	return recs
 }
 
 // load fills the node from the ledger. Records that cannot be read are left alone: the reads at boot find the
@@ -83,7 +54,7 @@ func (n *Node) load(records []Record, rebooted bool) {
 	for _, r := range records {
 		switch kind, rest, _ := strings.Cut(r.Key, "/"); kind + "/" {
 		case activePrefix:
-			n.wasActive[eni.ID(rest)] = true
+			n.loadKind(rest, r.Value)
 		case addressPrefix:
 			n.loadAddress(rest, r.Value, event)
 		case holdPrefix:
@@ -108,8 +79,8 @@ func (n *Node) settleReboot() {
 
 func (n *Node) loadAddress(key string, value json.RawMessage, event ownership.Event) {
 	id, text, _ := strings.Cut(key, "/")
-	addr, err := netip.ParseAddr(text)
-	var rec addressRecord
+	u, err := parseUnit(text)
+	var rec unitRecord
 	if err != nil || json.Unmarshal(value, &rec) != nil {
 		n.log.Warn("ledger record not understood", "key", addressPrefix+key)
 		return
@@ -123,9 +94,20 @@ func (n *Node) loadAddress(key string, value json.RawMessage, event ownership.Ev
 		return
 	}
 	if n.ours[eni.ID(id)] == nil {
-		n.ours[eni.ID(id)] = map[netip.Addr]ownership.State{}
+		n.ours[eni.ID(id)] = map[unit]entry{}
 	}
-	n.ours[eni.ID(id)][addr] = next
+	n.ours[eni.ID(id)][u] = entry{state: next, source: cmp.Or(rec.Source, attachment.SourceReservation)}
+}
+
+// loadKind reads a class that an ENI kept; the records of before there were kinds mean IPv4 out of reservations.
+func (n *Node) loadKind(key string, value json.RawMessage) {
+	id, _, _ := strings.Cut(key, "/")
+	k := kind{Source: attachment.SourceReservation}
+	if err := json.Unmarshal(value, &k); err != nil {
+		n.log.Warn("ledger record not understood", "key", activePrefix+key, "error", err)
+		return
+	}
+	n.wasActive[eni.ID(id)] = append(n.wasActive[eni.ID(id)], k)
 }
 
 func (n *Node) loadHold(r Record, event ownership.Event) {
@@ -142,7 +124,7 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	if !ok {
 		return
 	}
-	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible}
+	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky}
 	if event == ownership.Rebooted {
 		changed := h.record()
 		if next == ownership.None {
@@ -157,109 +139,4 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 		h.deadline = time.Now().Add(n.cfg.Cooldown)
 	}
 	n.holds[h.Key] = h
-}
-
-// apply moves addr by the event and returns the effect. The caller holds n.mu and records what has to be recorded.
-func (p *iface) apply(addr netip.Addr, event ownership.Event) ownership.Effect {
-	a := p.addrs[addr]
-	if a == nil {
-		a = &address{since: time.Now()}
-	}
-	next, effect, ok := ownership.Next(a.state, event)
-	if !ok {
-		p.n.log.Error("event makes no sense for the address", "eni", p.id, "ip", addr, "state", a.state.String(), "event", event.String())
-		return ownership.Nothing
-	}
-	if next != a.state {
-		if next == ownership.None && (event == ownership.Unassigned || event == ownership.Unseen) {
-			p.recent[addr] = time.Now() // reads may still show it here
-		}
-		a.state, a.since, a.missing, a.named = next, time.Now(), time.Time{}, false
-		if next != ownership.Held && next != ownership.Cooling && next != ownership.Lost {
-			a.key = attachment.Key{}
-		}
-	}
-	if next == ownership.None {
-		delete(p.addrs, addr)
-	} else {
-		p.addrs[addr] = a
-	}
-	return effect
-}
-
-// applyAll moves the addresses by the event and records where they came to stand.
-func (p *iface) applyAll(addrs []netip.Addr, event ownership.Event) error {
-	var recs []Record
-	for _, a := range addrs {
-		before := durable(p.state(a))
-		p.apply(a, event)
-		if durable(p.state(a)) != before {
-			recs = append(recs, addressRecords(p.id, p.state(a), []netip.Addr{a})...)
-		}
-	}
-	if len(recs) == 0 {
-		return nil
-	}
-	return p.n.ports.Ledger.Put(recs...)
-}
-
-func (p *iface) state(addr netip.Addr) ownership.State {
-	if a := p.addrs[addr]; a != nil {
-		return a.state
-	}
-	return ownership.None
-}
-
-// inState lists the addresses in a state, ascending.
-func (p *iface) inState(states ...ownership.State) []netip.Addr {
-	var addrs []netip.Addr
-	for addr, a := range p.addrs {
-		if slices.Contains(states, a.state) {
-			addrs = append(addrs, addr)
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
-}
-
-func (p *iface) count(states ...ownership.State) int {
-	c := 0
-	for _, a := range p.addrs {
-		if slices.Contains(states, a.state) {
-			c++
-		}
-	}
-	return c
-}
-
-// slotsLeft is how many more addresses EC2 would let the ENI have, as far as we know. An address that EC2 named as
-// another ENI's takes no slot here; the slot of one that was lost is kept for its return.
-func (p *iface) slotsLeft() int {
-	used := len(p.eni.Prefixes)
-	for _, a := range p.addrs {
-		if a.state.OnENI() && !(a.state == ownership.Unknown && a.named) || a.state == ownership.Lost {
-			used++
-		}
-	}
-	return max(0, p.n.limits.SecondarySlots()-used)
-}
-
-// feeds reports whether an address belongs to one of the reservations that feed this ENI.
-func (p *iface) feeds(addr netip.Addr) bool {
-	return slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.CIDR.Contains(addr) })
-}
-
-// managed reports whether the pool may take addresses for the ENI, and why not.
-func (p *iface) managed() (bool, string) {
-	switch {
-	case p.gone:
-		return false, "is no longer attached"
-	case p.eni.IsPrimary():
-		return false, "is the instance's primary ENI, which belongs to the cluster's CNI"
-	case p.eni.Tags[eni.TagNoManage] != "true":
-		return false, "lacks the tag " + eni.TagNoManage + "=true, so the Amazon VPC CNI may take it"
-	case len(p.reservations) == 0:
-		return false, "is in " + string(p.subnet.ID) + ", which has no explicit subnet CIDR reservation for pods"
-	}
-	return true, ""
 }

@@ -31,6 +31,14 @@ type ENIStatus struct {
 	Managed, Active bool
 	Slots           int
 	Addresses       []AddressStatus
+	Prefixes        []PrefixStatus
+}
+
+// PrefixStatus is one delegated prefix, and how many of its addresses somebody has.
+type PrefixStatus struct {
+	Prefix netip.Prefix
+	State  ownership.State
+	Used   int
 }
 
 // AddressStatus is one address.
@@ -61,11 +69,16 @@ func (n *Node) Status() Status {
 	}
 	for _, p := range n.sorted() {
 		managed, why := p.managed()
-		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: p.active, Slots: n.limits.SecondarySlots()}
-		for addr, a := range p.addrs {
-			e.Addresses = append(e.Addresses, AddressStatus{addr, a.state, a.key})
+		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: len(p.classes) > 0, Slots: n.limits.SecondarySlots()}
+		for u, x := range p.units {
+			if u.IsSingleIP() {
+				e.Addresses = append(e.Addresses, AddressStatus{u.Addr(), x.state, x.key})
+			} else {
+				e.Prefixes = append(e.Prefixes, PrefixStatus{u, x.state, capacity(u) - p.room(u)})
+			}
 		}
 		slices.SortFunc(e.Addresses, func(a, b AddressStatus) int { return a.Addr.Compare(b.Addr) })
+		slices.SortFunc(e.Prefixes, func(a, b PrefixStatus) int { return compareUnits(a.Prefix, b.Prefix) })
 		s.ENIs = append(s.ENIs, e)
 		s.Problems = append(s.Problems, p.problems(managed, why)...)
 	}
@@ -85,23 +98,25 @@ func (n *Node) Status() Status {
 func (p *iface) problems(managed bool, why string) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if p.active && !managed {
+	if len(p.classes) > 0 && !managed {
 		say("%s %s", p, why)
 	}
 	if p.linkProblem != "" {
 		say("%s: %s", p, p.linkProblem)
 	}
-	if p.active && p.link.Index == 0 {
+	if len(p.classes) > 0 && p.link.Index == 0 {
 		say("%s has no link with MAC %s on this host", p, p.mac)
 	}
 	if p.foreignMode != "" {
 		say("%s: its link %s carries ipvlan children in mode %s", p, p.link.Name, p.foreignMode)
 	}
-	if p.failure != nil {
-		say("%s", p.failure.text)
+	for _, c := range p.sortedClasses() {
+		if c.failure != nil {
+			say("%s", c.failure.text)
+		}
 	}
 	if lost := p.inState(ownership.Lost); len(lost) > 0 {
-		say("EC2 no longer has %v on %s though pods use them", lost, p)
+		say("EC2 no longer has %v on %s though pods use them", names(lost), p)
 	}
 	return out
 }
@@ -117,19 +132,20 @@ func (n *Node) differs(ifs []eni.Interface) string {
 			what = fmt.Sprintf("%s is new", i.ID)
 			continue
 		}
-		for addr, a := range p.addrs {
-			settled := now.Sub(a.written) > settleTime && now.Sub(a.since) > settleTime
-			shown := slices.Contains(i.Secondary, addr)
-			if shown && a.state == ownership.Foreign {
-				a.seen = now
+		all := unitsOf(i)
+		for u, e := range p.units {
+			settled := now.Sub(e.written) > settleTime && now.Sub(e.since) > settleTime
+			shown := slices.Contains(all, u)
+			if shown && e.state == ownership.Foreign {
+				e.seen = now
 			}
-			if settled && addr.Is4() && shown == (a.state == ownership.Lost) {
-				what = fmt.Sprintf("%s of %s (%s)", addr, i.ID, a.state)
+			if settled && !e.delegated() && shown == (e.state == ownership.Lost) {
+				what = fmt.Sprintf("%s of %s (%s)", name(u), i.ID, e.state)
 			}
 		}
-		for _, addr := range i.Secondary {
-			if p.addrs[addr] == nil && now.Sub(p.recent[addr]) > settleTime {
-				what = fmt.Sprintf("%s on %s is new", addr, i.ID)
+		for _, u := range all {
+			if p.units[u] == nil && now.Sub(p.recent[u]) > settleTime {
+				what = fmt.Sprintf("%s on %s is new", name(u), i.ID)
 			}
 		}
 	}

@@ -6,13 +6,12 @@ package pool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/multus-vpc/multus-vpc/internal/candidate"
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
@@ -20,65 +19,41 @@ import (
 // worker is what only an ENI's own goroutine touches. All that an ENI asks EC2 to change goes through it, one call
 // after the other.
 type worker struct {
-	order    candidate.Order
-	orderOf  []netip.Prefix
-	window   int // where in the order
-	reads    map[int]windowRead
 	attempt  int       // failures in a row
 	resume   time.Time // no EC2 call that failed is repeated before
-	full     time.Time // when an exhausted ENI tries to grow again
-	fulls    int       // exhaustions in a row
 	polled   time.Time // last look at the instance metadata
 	surplus  time.Time // since when there is more stock than wanted
 	regain   time.Time // when lost addresses are asked for again
 	regained int       // how often they were
 }
 
-// windowRead is who holds what in a window, as of a moment.
-type windowRead struct {
-	at     time.Time
-	owners map[netip.Addr]eni.ID
+// step is what a worker does next: a call, or nothing for a while.
+type step struct {
+	do   func(context.Context)
+	wait time.Duration
 }
-
-// step is what a worker does next.
-type step int
-
-const (
-	idle step = iota
-	confirm
-	grow
-	shrink
-	regain
-)
 
 func (p *iface) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.n.mu.Lock()
-		next, wait := p.plan(time.Now())
+		next := p.plan(time.Now())
 		p.n.mu.Unlock()
-		switch next {
-		case confirm:
-			p.confirm(ctx)
-		case grow:
-			p.grow(ctx)
-		case shrink:
-			p.shrink(ctx)
-		case regain:
-			p.regain(ctx)
-		default:
-			t := time.NewTimer(wait)
-			select {
-			case <-p.wake:
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
+		if next.do != nil {
+			next.do(ctx)
+			continue
 		}
+		t := time.NewTimer(next.wait)
+		select {
+		case <-p.wake:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
 	}
 }
 
-// plan decides the next step, or how long to wait for one. The caller holds n.mu.
-func (p *iface) plan(now time.Time) (step, time.Duration) {
+// plan decides the next step. The caller holds n.mu.
+func (p *iface) plan(now time.Time) step {
 	const forever = time.Hour
 	wait := forever
 	due := func(at time.Time) bool {
@@ -89,24 +64,33 @@ func (p *iface) plan(now time.Time) (step, time.Duration) {
 		return false
 	}
 	if p.gone {
-		return idle, forever
+		return step{wait: forever}
 	}
-	if len(p.waiters) > 0 && p.slotsLeft() == 0 {
-		p.slotsFull(now)
+	p.blocked()
+	if len(p.claims()) > 0 && due(p.w.resume) {
+		return step{do: p.claim}
 	}
-	if p.need() > 0 && due(p.growAt()) {
-		return grow, 0
+	for _, c := range p.sortedClasses() {
+		if c.waiting() > 0 && p.slotsLeft(c.V6) == 0 {
+			c.slotsFull(now)
+		}
+		if c.ask() > 0 && due(c.growAt()) {
+			return step{do: c.grow}
+		}
 	}
 	if len(p.resend()) > 0 && due(p.w.resume) {
-		return shrink, 0
+		return step{do: p.shrink}
 	}
 	if p.count(ownership.Lost) > 0 && due(later(p.w.regain, p.w.resume)) {
-		return regain, 0
+		return step{do: p.regain}
 	}
 	if at, pending := p.nextConfirm(); pending && due(at) {
-		return confirm, 0
+		return step{do: p.confirm}
 	}
-	if p.surplus() == 0 {
+	if len(p.leaving(true)) > 0 && due(p.w.resume) {
+		return step{do: p.shrink}
+	}
+	if len(p.leaving(false)) == 0 {
 		p.w.surplus = time.Time{}
 	} else {
 		if p.w.surplus.IsZero() {
@@ -114,10 +98,10 @@ func (p *iface) plan(now time.Time) (step, time.Duration) {
 		}
 		// A pool that breathes would pay for each breath with two calls: stock is surplus when it was so for a while.
 		if due(later(p.w.surplus.Add(p.n.cfg.Cooldown), p.w.resume)) {
-			return shrink, 0
+			return step{do: p.shrink}
 		}
 	}
-	return idle, wait
+	return step{wait: wait}
 }
 
 func later(a, b time.Time) time.Time {
@@ -127,127 +111,200 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// need is how many more addresses the ENI should ask EC2 for.
-func (p *iface) need() int {
-	if ok, _ := p.managed(); !ok || !p.active {
+// ask is how many more units the class should ask EC2 for.
+func (c *class) ask() int {
+	if ok, _ := c.p.managed(); !ok {
 		return 0
 	}
-	stock := p.count(ownership.Free, ownership.Assigning)
-	total := stock + p.count(ownership.Held, ownership.Cooling, ownership.Guest)
-	want := max(p.n.cfg.WarmIPTarget+len(p.waiters)-stock, p.n.cfg.MinimumIPTarget-total)
-	return min(want, p.slotsLeft())
+	need := c.need()
+	if c.Source == attachment.SourcePrefix {
+		per := 1 << 4 // a /28
+		if c.V6 {
+			per = need // a /80 is plenty
+		}
+		need = (need + per - 1) / max(per, 1)
+	}
+	return min(need, c.p.slotsLeft(c.V6))
 }
 
 // growAt is when to try to grow: not while backing off, and after an exhaustion not soon unless somebody waits.
-func (p *iface) growAt() time.Time {
-	full := p.w.full
-	if len(p.waiters) > 0 {
+func (c *class) growAt() time.Time {
+	full := c.full
+	if c.waiting() > 0 {
 		full = time.Time{}
-		if p.failure != nil && p.failure.final {
-			full = p.failure.at.Add(fullPause)
+		if c.failure != nil && c.failure.final {
+			full = c.failure.at.Add(fullPause)
 		}
 	}
-	return later(p.w.resume, full)
+	return later(c.p.w.resume, full)
 }
 
 // pendingUnknown counts the unknown addresses that will probably turn out to be ours.
 func (p *iface) pendingUnknown() int {
-	c := 0
-	for _, a := range p.addrs {
-		if a.state == ownership.Unknown && !a.named {
-			c++
+	n := 0
+	for _, e := range p.units {
+		if e.state == ownership.Unknown && !e.named {
+			n++
 		}
 	}
-	return c
+	return n
 }
 
-// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain.
-func (p *iface) slotsFull(now time.Time) {
-	p.failure = &failure{at: now, reason: Exhausted, final: true, text: fmt.Sprintf(
-		"ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free; use more ENIs (several that match eni are filled in turn), a larger instance type, or fewer pods per worker",
-		p, p.n.limits.SecondarySlots(), p.n.instance.Type)}
-	p.refuse()
-}
-
-// surplus is how much stock should go back to EC2.
-func (p *iface) surplus() int {
-	if len(p.waiters) > 0 {
-		return 0
-	}
-	free := p.count(ownership.Free)
-	total := free + p.count(ownership.Held, ownership.Cooling, ownership.Assigning, ownership.Guest)
-	return max(0, min(free-p.n.cfg.WarmIPTarget, total-p.n.cfg.MinimumIPTarget))
-}
-
-// resend lists the addresses whose unassign was answered by nothing and which a settled read still showed.
-func (p *iface) resend() []netip.Addr {
-	var addrs []netip.Addr
-	for addr, a := range p.addrs {
-		if a.state == ownership.Unassigning && !a.seen.Before(a.written.Add(settleTime)) {
-			addrs = append(addrs, addr)
+// resend lists the units whose unassign was not sent yet, or answered by nothing while a settled read still showed them.
+func (p *iface) resend() []unit {
+	var us []unit
+	for u, e := range p.units {
+		if e.state == ownership.Unassigning && (e.unsent || !e.seen.Before(e.written.Add(settleTime))) {
+			us = append(us, u)
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
+	slices.SortFunc(us, compareUnits)
+	return us
 }
 
-// shrink gives addresses back to EC2: those whose unassign has to be said again, else the surplus.
+// leaving lists the free units that are to go back to EC2: with named, those that a pod had asked for by name, at once;
+// without, what is more than every class wants that it serves, the youngest first, so that blocks stay whole.
+func (p *iface) leaving(named bool) []unit {
+	var free []unit
+	for u, e := range p.units {
+		if e.state != ownership.Free || (e.source == sourceNamed) != named || u.IsSingleIP() && p.wanted(u.Addr()) {
+			continue
+		}
+		if !u.IsSingleIP() && p.room(u) < capacity(u) {
+			continue // somebody has an address of the prefix
+		}
+		free = append(free, u)
+	}
+	slices.SortFunc(free, func(a, b unit) int {
+		if c := p.units[b].since.Compare(p.units[a].since); c != 0 {
+			return c
+		}
+		return compareUnits(a, b)
+	})
+	if named {
+		return free
+	}
+	spare := map[*class]int{}
+	for _, c := range p.classes {
+		spare[c] = c.surplus()
+	}
+	return slices.DeleteFunc(free, func(u unit) bool {
+		worth := func(c *class) int {
+			switch e := p.units[u]; {
+			case !u.IsSingleIP() && c.Source == attachment.SourcePrefix && u.Addr().Is6() == c.V6:
+				return capacity(u)
+			case c.serves(u, e):
+				return 1
+			}
+			return 0
+		}
+		for c, left := range spare {
+			if worth(c) > left {
+				return true
+			}
+		}
+		for c := range spare {
+			spare[c] -= worth(c)
+		}
+		return false
+	})
+}
+
+// shrink gives units back to EC2: those whose unassign has to be said again, else what is leaving. One call takes one
+// sort of unit.
 func (p *iface) shrink(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
-	addrs := p.resend()
-	if len(addrs) == 0 {
-		free := p.inState(ownership.Free)
-		// The youngest stock goes: what has been here longest stays, so that blocks stay whole.
-		slices.SortStableFunc(free, func(a, b netip.Addr) int { return p.addrs[b].since.Compare(p.addrs[a].since) })
-		addrs = free[:min(p.surplus(), len(free))]
-		if err := p.applyAll(addrs, ownership.Unassign); err != nil {
+	us := alike(p.resend())
+	again := slices.ContainsFunc(us, func(u unit) bool { return !p.units[u].unsent })
+	for _, u := range us {
+		p.units[u].unsent = false
+	}
+	if len(us) == 0 {
+		if us = alike(p.leaving(true)); len(us) == 0 {
+			us = alike(p.leaving(false))
+		}
+		if err := p.applyAll(us, ownership.Unassign); err != nil {
 			n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
 		}
 	}
-	p.stamp(addrs)
+	p.stamp(us)
 	p.w.surplus = time.Time{}
 	n.mu.Unlock()
-	if len(addrs) == 0 {
+	if len(us) == 0 {
 		return
 	}
-	err := n.ports.EC2.Unassign(ctx, p.id, addrs)
+	err := p.unassignUnits(ctx, us)
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	p.stamp(addrs)
+	p.stamp(us)
 	event := ownership.ReplyLost
 	switch {
 	case err == nil:
 		event = ownership.Unassigned
-	case errors.Is(err, eni.ErrThrottled):
+	case errors.Is(err, eni.ErrThrottled) && !again: // the first time may have been done: only a read can tell
 		event = ownership.NotDone
 	}
-	if event == ownership.NotDone && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !p.addrs[a].seen.IsZero() && p.addrs[a].seen.After(p.addrs[a].since) }) {
-		event = ownership.ReplyLost // it may have been done the first time: only a read can tell
-	}
-	if lerr := p.applyAll(addrs, event); lerr != nil {
+	if lerr := p.applyAll(us, event); lerr != nil {
 		n.log.Error("cannot record an unassign", "error", lerr)
 	}
 	p.result(err)
-	n.log.Info("addresses given back", "eni", p.id, "ips", addrs, "outcome", outcome(err))
+	n.log.Info("addresses given back", "eni", p.id, "ips", names(us), "outcome", outcome(err))
 	p.serve()
+	n.mu.Unlock()
+	if err == nil {
+		n.forget(p, addrsOf(us))
+	}
+}
+
+// alike are the units that go into one call with the first: of its family, and addresses or prefixes.
+func alike(us []unit) []unit {
+	if len(us) == 0 {
+		return nil
+	}
+	first := us[0]
+	return slices.DeleteFunc(slices.Clone(us), func(u unit) bool {
+		return u.Addr().Is6() != first.Addr().Is6() || u.IsSingleIP() != first.IsSingleIP()
+	})
+}
+
+func (p *iface) unassignUnits(ctx context.Context, us []unit) error {
+	switch {
+	case !us[0].IsSingleIP():
+		return p.n.ports.EC2.UnassignPrefixes(ctx, p.id, us)
+	case us[0].Addr().Is6():
+		return p.n.ports.EC2.UnassignIPv6(ctx, p.id, addrsOf(us))
+	}
+	return p.n.ports.EC2.Unassign(ctx, p.id, addrsOf(us))
+}
+
+// assignUnits names single addresses of one family.
+func (p *iface) assignUnits(ctx context.Context, us []unit, reassign bool) error {
+	if us[0].Addr().Is6() {
+		return p.n.ports.EC2.AssignIPv6(ctx, p.id, addrsOf(us))
+	}
+	return p.n.ports.EC2.Assign(ctx, p.id, addrsOf(us), reassign)
 }
 
 // regain assigns held addresses that were lost again, if nobody owns them.
 func (p *iface) regain(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
-	lost := p.inState(ownership.Lost)
+	lost := alike(p.inState(ownership.Lost))
+	lost = slices.DeleteFunc(lost, func(u unit) bool { return p.units[u].delegated() })
 	n.mu.Unlock()
-	owners, err := n.ports.EC2.Owners(ctx, p.subnet.ID, lost)
-	var free []netip.Addr
-	for _, a := range lost {
-		if _, owned := owners[a]; err == nil && !owned {
-			free = append(free, a)
+	var err error
+	var free []unit
+	if len(lost) > 0 {
+		var owners map[netip.Addr]eni.ID
+		owners, err = n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(lost))
+		for _, u := range lost {
+			if _, owned := owners[u.Addr()]; err == nil && !owned {
+				free = append(free, u)
+			}
 		}
 	}
 	if err == nil && len(free) > 0 {
-		err = n.ports.EC2.Assign(ctx, p.id, free, false)
+		err = p.assignUnits(ctx, free, false)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -255,28 +312,27 @@ func (p *iface) regain(ctx context.Context) {
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
 	p.w.regained++
-	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", lost, "unowned", free, "outcome", outcome(err))
+	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
 }
 
-// stamp notes that we wrote about the addresses just now.
-func (p *iface) stamp(addrs []netip.Addr) {
-	for _, addr := range addrs {
-		if a := p.addrs[addr]; a != nil {
-			a.written = time.Now()
+// stamp notes that we wrote about the units just now.
+func (p *iface) stamp(us []unit) {
+	for _, u := range us {
+		if e := p.units[u]; e != nil {
+			e.written = time.Now()
 		}
 	}
 }
 
 // result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it.
 func (p *iface) result(err error) {
-	switch {
-	case err == nil:
+	if err == nil {
 		p.w.attempt, p.w.resume = 0, time.Time{}
-	default:
-		bound := min(backoffBase<<min(p.w.attempt, 7), backoffCap)
-		p.w.attempt++
-		p.w.resume = time.Now().Add(rand.N(bound))
+		return
 	}
+	bound := min(backoffBase<<min(p.w.attempt, 7), backoffCap)
+	p.w.attempt++
+	p.w.resume = time.Now().Add(rand.N(bound))
 }
 
 func outcome(err error) string {

@@ -278,6 +278,8 @@ type namespaces struct {
 	hidden bool
 	last   uint64
 	at     map[string]*namespace
+	// forgotten are the neighbours that were deleted, by path.
+	forgotten map[string][]netip.Addr
 }
 
 type namespace struct {
@@ -367,6 +369,16 @@ func (n *namespaces) Addresses(path string) ([]netip.Addr, error) {
 		return slices.Clone(ns.addrs), nil
 	}
 	return nil, fmt.Errorf("no namespace at %s", path)
+}
+
+func (n *namespaces) Forget(path string, addrs []netip.Addr) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.forgotten == nil {
+		n.forgotten = map[string][]netip.Addr{}
+	}
+	n.forgotten[path] = append(n.forgotten[path], addrs...)
+	return nil
 }
 
 func (n *namespaces) Scan() ([]pool.Found, error) {

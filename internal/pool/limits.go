@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// failed words why the class could not grow, tells those for whom waiting is of no use, and backs off.
+func (c *class) failed(err error) {
+	p, n := c.p, c.p.n
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := c.word(err)
+	f.at = time.Now()
+	c.failure = f
+	if !f.final {
+		p.result(err)
+	} else {
+		pause := min(fullPause<<min(c.fulls, 7), fullPauseCap)
+		c.full = f.at.Add(pause/2 + rand.N(pause))
+		c.fulls++
+		p.reservationsAt = time.Time{} // read again before the next attempt: there may be more by then
+		p.refuse()
+	}
+	n.log.Warn("pool cannot grow", "eni", p.id, "class", c.String(), "error", err, "again", time.Until(c.growAt()).Round(time.Millisecond))
+}
+
+// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain.
+func (c *class) slotsFull(now time.Time) {
+	c.failure = &failure{at: now, reason: Exhausted, final: true, text: fmt.Sprintf(
+		"ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker",
+		c.p, c.slots(), c.p.n.instance.Type)}
+	c.p.refuse()
+}
+
+func (c *class) slots() int {
+	if c.V6 {
+		return c.p.n.limits.IPv6PerInterface
+	}
+	return c.p.n.limits.SecondarySlots()
+}
+
+// word turns an error into what the user should know: the limit and the remedy.
+func (c *class) word(err error) *failure {
+	p := c.p
+	switch {
+	case errors.Is(err, errReservationFull):
+		return &failure{reason: Exhausted, final: true, text: c.wordFull()}
+	case errors.Is(err, eni.ErrSlotsFull):
+		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf(
+			"ENI slots full: EC2 allows %s no more addresses (a %s has %d per ENI); use more ENIs, a larger instance type, or fewer pods per worker",
+			p, p.n.instance.Type, c.slots())}
+	case errors.Is(err, eni.ErrSubnetFull):
+		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf("subnet full: %s has no free address; use another subnet", p.subnet.ID)}
+	case errors.Is(err, eni.ErrNoPrefix):
+		return &failure{reason: Exhausted, final: true, text: fmt.Sprintf(
+			"no prefix free: %s has no contiguous block for a prefix; reserve one with a subnet CIDR reservation of type prefix", p.subnet.ID)}
+	case errors.Is(err, eni.ErrThrottled):
+		return &failure{reason: Exhausted, text: fmt.Sprintf(
+			"throttled: EC2 limits the account's requests (RequestLimitExceeded) and has not let an assignment to %s through yet; it goes on trying; raise the request rate in Service Quotas or start fewer workers at once", p.id)}
+	case errors.Is(err, eni.ErrUnauthorized):
+		return &failure{reason: NotReady, final: true, text: fmt.Sprintf(
+			"not authorised: the agent's role may not read or assign addresses of %s (%v); grant the actions of the agent's IAM policy", p.id, err)}
+	default:
+		return &failure{reason: NotReady, text: fmt.Sprintf("EC2 has not assigned an address to %s yet: %v; it goes on trying", p.id, err)}
+	}
+}
+
+func (c *class) wordFull() string {
+	if c.Source == attachment.SourceReservation && len(c.reservations()) == 0 {
+		return fmt.Sprintf("no reservation: %s has no explicit subnet CIDR reservation for %s; create one (aws ec2 create-subnet-cidr-reservation)", c.p.subnet.ID, c)
+	}
+	var cidrs []string
+	for _, r := range c.reservations() {
+		cidrs = append(cidrs, r.CIDR.String())
+	}
+	return fmt.Sprintf("reservation full: no free address is left in %v of %s for %s; enlarge it or add another explicit reservation to the subnet", cidrs, c.p.subnet.ID, c)
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package pool
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+)
+
+// Register has EC2 know addresses that another IPAM gave the attachment, and returns when the VPC routes them to the
+// ENI that the query means. [Node.Del] gives them back. It is idempotent.
+func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachment.Query, addrs []netip.Addr, conflict attachment.OnConflict) (Allocation, error) {
+	if len(addrs) == 0 {
+		return Allocation{}, &Refusal{Invalid, "nothing to register: the IPAM plugin gave no address"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.MaxWait)
+	defer cancel()
+	if err := n.buried(a.Key); err != nil {
+		return Allocation{}, err
+	}
+	if err := n.awaitReady(ctx); err != nil {
+		return Allocation{}, err
+	}
+	w := &waiter{
+		hold:  &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive},
+		exact: addrs,
+		claim: claim{source: sourceNamed, guest: true, conflict: conflict, patience: conflictPatience},
+		done:  make(chan error, 1),
+	}
+	n.mu.Lock()
+	if have := n.holds[a.Key]; have != nil && have.state == ownership.Guest && w.satisfiedBy(have.addrs) && n.ifaces[have.eni] != nil {
+		defer n.mu.Unlock()
+		return n.allocation(have), nil
+	}
+	n.mu.Unlock()
+	q.Requested = addrs
+	p, err := n.place(ctx, w, q)
+	if err != nil {
+		return Allocation{}, err
+	}
+	if err := n.bringUp(p); err != nil {
+		return Allocation{}, err
+	}
+	got, err := n.take(ctx, p, w)
+	if err == nil {
+		n.forget(p, addrs) // siblings may know the address by the way it took from elsewhere
+	}
+	return got, err
+}
+
+// forget deletes what the pods on the ENI know of the addresses as neighbours. A sibling of an address that left holds
+// the ENI's own MAC for it, and would go on asking the old place for half a minute.
+// https://www.kernel.org/doc/Documentation/networking/ip-sysctl.txt (base_reachable_time, gc_stale_time)
+func (n *Node) forget(p *iface, addrs []netip.Addr) {
+	for _, h := range n.snapshot(func(h *hold) bool { return h.eni == p.id && h.state != ownership.Cooling && h.Netns.Path != "" }) {
+		if n.ports.Namespaces.Look(h.Netns) != Alive {
+			continue
+		}
+		if err := n.ports.Namespaces.Forget(h.Netns.Path, addrs); err != nil {
+			n.log.Warn("neighbour entries stay", "netns", h.Netns.Path, "ips", addrs, "error", err)
+		}
+	}
+}
+
+// GC releases what attachments of the network hold that the runtime does not count as valid. A namespace that still
+// carries an address wins over the runtime's list. The error is the ledger's.
+func (n *Node) GC(network string, valid []attachment.Key) error {
+	stale := n.snapshot(func(h *hold) bool {
+		return h.Network == network && h.state != ownership.Cooling && !slices.Contains(valid, h.Key)
+	})
+	var first error
+	for _, h := range stale {
+		if n.carries(h.Netns, h.addrs) {
+			n.log.Warn("the runtime does not know an attachment whose namespace still carries its address", "containerID", h.ContainerID, "ifName", h.IfName, "ips", h.addrs)
+			continue
+		}
+		n.mu.Lock()
+		if now := n.holds[h.Key]; now != nil && now.Netns == h.Netns && now.state == h.state {
+			if err := n.release(now, "GC"); err != nil && first == nil {
+				first = err
+			}
+		}
+		n.mu.Unlock()
+	}
+	return first
+}
+
+// Readiness is the answer to CNI's STATUS: nil, or why an ADD of the query could not be served. Limited is true when
+// pods that run may have lost connectivity as well.
+func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
+	select {
+	case <-n.ready:
+	default:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return false, &Refusal{NotReady, fmt.Sprintf("the node agent is not ready: %s", n.notReady)}
+	}
+	n.mu.Lock()
+	for _, p := range n.ifaces {
+		if p.gone && n.busy(p) || p.count(ownership.Lost) > 0 {
+			limited = true
+			err = &Refusal{NotReady, fmt.Sprintf("%s lost addresses that pods use", p)}
+		}
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return limited, err
+	}
+	p, err := n.choose(&waiter{hold: &hold{}}, q)
+	if err != nil {
+		return false, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, k := range kindsOf(q) {
+		c := p.classes[k.key()]
+		if c == nil {
+			continue // the first ADD will tell
+		}
+		if free, coming := c.stock(); free+coming == 0 && c.failure != nil && c.failure.final && time.Since(c.failure.at) < fullPauseCap {
+			return false, &Refusal{c.failure.reason, c.failure.text}
+		}
+	}
+	return false, nil
+}
+
+// busy reports whether a pod has something of the ENI's. The caller holds n.mu.
+func (n *Node) busy(p *iface) bool {
+	for _, h := range n.holds {
+		if h.eni == p.id && h.state != ownership.Cooling {
+			return true
+		}
+	}
+	return false
+}
