@@ -176,6 +176,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 		return fmt.Errorf("read the subnets of the worker's ENIs: %w", err)
 	}
 	var met []*iface
+	readers := map[eni.SubnetID]*iface{} // one read of a subnet's reservations serves all of its ENIs
 	for _, i := range fresh {
 		k := slices.IndexFunc(subnets, func(s eni.Subnet) bool { return s.ID == i.SubnetID })
 		if k < 0 {
@@ -185,10 +186,13 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, recent: map[unit]time.Time{}, classes: map[string]*class{},
 			wake: make(chan struct{}, 1),
 		}
-		if !i.IsPrimary() && i.Tags[eni.TagNoManage] == "true" {
+		if reader := readers[i.SubnetID]; reader != nil {
+			p.reservations, p.reservationsAt = reader.reservations, reader.reservationsAt
+		} else if !i.IsPrimary() && i.Tags[eni.TagNoManage] == "true" {
 			if err := n.readReservations(ctx, p, 0); err != nil {
 				return err
 			}
+			readers[i.SubnetID] = p
 		}
 		met = append(met, p)
 	}
