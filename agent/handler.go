@@ -7,8 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -18,21 +19,27 @@ import (
 // handler answers the plugins' requests out of the pool.
 type handler struct {
 	node    *pool.Node
+	metrics *metrics
 	version string
 }
 
 // Handle implements [agentapi.Handler].
 func (h handler) Handle(ctx context.Context, req agentapi.Request) agentapi.Response {
+	began := time.Now()
+	resp := h.answer(ctx, req)
+	h.metrics.request(req.Method, resp.Error, time.Since(began))
+	return resp
+}
+
+func (h handler) answer(ctx context.Context, req agentapi.Request) agentapi.Response {
 	if err := complete(req); err != nil {
 		return failed(err)
 	}
 	switch req.Method {
 	case agentapi.MethodAdd:
-		got, err := h.node.Add(ctx, *req.Attachment, *req.Query)
-		if err != nil {
-			return failed(err)
-		}
-		return agentapi.Response{Add: reply(got), Receipt: got}
+		return allocated(h.node.Add(ctx, *req.Attachment, *req.Query))
+	case agentapi.MethodRegister:
+		return allocated(h.node.Register(ctx, *req.Attachment, *req.Query, addresses(req.Addresses), req.OnConflict))
 	case agentapi.MethodENI:
 		got, err := h.node.Resolve(ctx, *req.Query)
 		if err != nil {
@@ -43,11 +50,43 @@ func (h handler) Handle(ctx context.Context, req agentapi.Request) agentapi.Resp
 		return failed(h.node.Del(req.Attachment.Key))
 	case agentapi.MethodCheck:
 		return failed(h.node.Check(req.Attachment.Key, req.Addresses))
+	case agentapi.MethodGC:
+		return failed(h.node.GC(req.Network, req.Valid))
+	case agentapi.MethodReady:
+		return readiness(h.node.Readiness(*req.Query))
 	default: // status, or complete would have said no
 		s := status(h.node.Status())
 		s.AgentVersion = h.version
 		return agentapi.Response{Status: s}
 	}
+}
+
+// allocated words what an attachment got, with what [handler.Undelivered] has to know of it.
+func allocated(got pool.Allocation, err error) agentapi.Response {
+	if err != nil {
+		return failed(err)
+	}
+	return agentapi.Response{Add: reply(got), Receipt: got}
+}
+
+// readiness words the answer to STATUS in its own codes.
+func readiness(limited bool, err error) agentapi.Response {
+	resp := failed(err)
+	if resp.Error != nil {
+		resp.Error.Code = agentapi.CodeNotAvailable
+		if limited {
+			resp.Error.Code = agentapi.CodeLimited
+		}
+	}
+	return resp
+}
+
+func addresses(prefixes []netip.Prefix) []netip.Addr {
+	addrs := make([]netip.Addr, len(prefixes))
+	for i, p := range prefixes {
+		addrs[i] = p.Addr()
+	}
+	return addrs
 }
 
 // Undelivered implements [agentapi.Handler].
@@ -57,50 +96,53 @@ func (h handler) Undelivered(req agentapi.Request, resp agentapi.Response) {
 	}
 }
 
+// needs says which parts of a request a method needs.
+type needs struct{ attachment, query, addresses, network bool }
+
+var methods = map[agentapi.Method]needs{
+	agentapi.MethodAdd:      {attachment: true, query: true},
+	agentapi.MethodRegister: {attachment: true, query: true, addresses: true},
+	agentapi.MethodENI:      {query: true},
+	agentapi.MethodDel:      {attachment: true},
+	agentapi.MethodCheck:    {attachment: true},
+	agentapi.MethodGC:       {network: true},
+	agentapi.MethodReady:    {query: true},
+	agentapi.MethodStatus:   {},
+}
+
 // complete reports what a request of its method lacks.
 func complete(req agentapi.Request) error {
-	var attached, asks bool
-	switch req.Method {
-	case agentapi.MethodAdd:
-		attached, asks = true, true
-	case agentapi.MethodENI:
-		asks = true
-	case agentapi.MethodDel, agentapi.MethodCheck:
-		attached = true
-	case agentapi.MethodStatus:
-	default:
+	need, known := methods[req.Method]
+	lacks := func(what string) error {
+		return &agentapi.Error{Code: agentapi.CodeDecode, Message: fmt.Sprintf("request %q needs %s", req.Method, what)}
+	}
+	switch {
+	case !known:
 		return &agentapi.Error{Code: agentapi.CodeVersion, Message: fmt.Sprintf("method %q is unknown to this agent; upgrade the agent", req.Method)}
+	case need.attachment && (req.Attachment == nil || req.Attachment.ContainerID == "" || req.Attachment.IfName == ""):
+		return lacks("an attachment with containerID and ifName")
+	case need.query && req.Query == nil:
+		return lacks("a query")
+	case need.addresses && len(req.Addresses) == 0:
+		return lacks("addresses")
+	case need.network && req.Network == "":
+		return lacks("a network")
+	case need.query:
+		return supported(*req.Query)
 	}
-	if attached && (req.Attachment == nil || req.Attachment.ContainerID == "" || req.Attachment.IfName == "") {
-		return &agentapi.Error{Code: agentapi.CodeDecode, Message: fmt.Sprintf("request %q needs an attachment with containerID and ifName", req.Method)}
-	}
-	if !asks {
-		return nil
-	}
-	if req.Query == nil {
-		return &agentapi.Error{Code: agentapi.CodeDecode, Message: fmt.Sprintf("request %q needs a query", req.Method)}
-	}
-	return supported(*req.Query)
+	return nil
 }
 
 // supported refuses what this version of the agent cannot do, so that a newer plugin does not get something else.
 func supported(q attachment.Query) error {
 	for i, f := range q.Families {
-		if f != attachment.IPv4 {
-			return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("families[%d] %q is not supported by this agent; use [\"ipv4\"]", i, f)}
+		if f != attachment.IPv4 && f != attachment.IPv6 || slices.Index(q.Families, f) != i {
+			return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("families[%d] %q is not supported by this agent; use \"ipv4\", \"ipv6\" or both", i, f)}
 		}
 	}
-	if q.Source != "" && q.Source != attachment.SourceReservation {
-		return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("source %q is not supported by this agent; use %q", q.Source, attachment.SourceReservation)}
-	}
-	unsupported := map[string]bool{
-		"reservationTags": len(q.ReservationTags) > 0, "ranges": len(q.Ranges) > 0, "exclude": len(q.Exclude) > 0,
-		"addresses": len(q.Requested) > 0, "sticky": q.Sticky != nil,
-	}
-	for _, key := range slices.Sorted(maps.Keys(unsupported)) {
-		if unsupported[key] {
-			return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("%s is not supported by this agent; upgrade the agent", key)}
-		}
+	sources := []string{"", attachment.SourceReservation, attachment.SourcePrefix, attachment.SourceSubnet}
+	if !slices.Contains(sources, q.Source) {
+		return &agentapi.Error{Code: agentapi.CodeUnsupportedField, Message: fmt.Sprintf("source %q is not supported by this agent; use one of %q", q.Source, sources[1:])}
 	}
 	return nil
 }
@@ -153,6 +195,9 @@ func status(s pool.Status) *agentapi.Status {
 				as.Holder = a.Holder.String()
 			}
 			es.Addresses = append(es.Addresses, as)
+		}
+		for _, p := range e.Prefixes {
+			es.Prefixes = append(es.Prefixes, agentapi.PrefixStatus{Prefix: p.Prefix, State: p.State.String(), Used: p.Used})
 		}
 		out.ENIs = append(out.ENIs, es)
 	}

@@ -93,6 +93,8 @@ func (noTombstones) List() ([]pool.Tombstone, error) { return nil, nil }
 func (noTombstones) Find(attachment.Key) (pool.Tombstone, bool, error) {
 	return pool.Tombstone{}, false, nil
 }
+func (carried) Forget(string, []netip.Addr) error { return nil }
+
 func (noTombstones) Remove(attachment.Key) error { return nil }
 
 // serving is a handler over a worker of the lab. Unless run is true its node never boots.
@@ -133,7 +135,7 @@ func serving(t *testing.T, run bool) (handler, *memory) {
 		t.Cleanup(func() { cancel(); <-done })
 		<-node.Ready()
 	}
-	return handler{node: node, version: "v0.0.0-test"}, book
+	return handler{node: node, metrics: newMetrics(), version: "v0.0.0-test"}, book
 }
 
 func attached(id string) *attachment.Attachment {
@@ -165,13 +167,31 @@ func TestHandlerAnswersWithTheCodeOfTheReason(t *testing.T) {
 		"eni without query":        {agentapi.Request{Method: agentapi.MethodENI}, 6, []string{`"eni" needs a query`}},
 		"del without attachment":   {agentapi.Request{Method: agentapi.MethodDel}, 6, []string{`"del" needs an attachment`}},
 		"check without attachment": {agentapi.Request{Method: agentapi.MethodCheck}, 6, []string{`"check" needs an attachment`}},
-		"family that is not built yet": {
-			agentapi.Request{Method: agentapi.MethodAdd, Attachment: attached("a"), Query: &attachment.Query{Families: []string{"ipv4", "ipv6"}}},
+		"family of a newer plugin": {
+			agentapi.Request{Method: agentapi.MethodAdd, Attachment: attached("a"), Query: &attachment.Query{Families: []string{"ipv4", "ipv8"}}},
 			2,
-			[]string{`families[1] "ipv6"`, `use ["ipv4"]`},
+			[]string{`families[1] "ipv8"`, `use "ipv4", "ipv6" or both`},
 		},
-		"source that is not built yet": {
-			agentapi.Request{Method: agentapi.MethodENI, Query: &attachment.Query{Source: "prefix"}}, 2, []string{`source "prefix"`, `use "reservation"`},
+		"family twice": {
+			agentapi.Request{Method: agentapi.MethodAdd, Attachment: attached("a"), Query: &attachment.Query{Families: []string{"ipv4", "ipv4"}}},
+			2,
+			[]string{`families[1] "ipv4"`},
+		},
+		"source of a newer plugin": {
+			agentapi.Request{Method: agentapi.MethodENI, Query: &attachment.Query{Source: "byoip"}}, 2, []string{`source "byoip"`, `"reservation" "prefix" "subnet"`},
+		},
+		"register without addresses": {
+			agentapi.Request{Method: agentapi.MethodRegister, Attachment: attached("a"), Query: onIndex(1)}, 6, []string{`"register" needs addresses`},
+		},
+		"gc without network": {agentapi.Request{Method: agentapi.MethodGC}, 6, []string{`"gc" needs a network`}},
+		"status of a selector that matches none": {
+			agentapi.Request{Method: agentapi.MethodReady, Query: onIndex(9)}, 50, []string{"deviceIndex 9"},
+		},
+		"no access to the Kubernetes API": {
+			agentapi.Request{
+				Method: agentapi.MethodAdd, Attachment: attached("a"),
+				Query: &attachment.Query{Sticky: &attachment.Sticky{StatefulSet: "upf"}},
+			}, 7, []string{"sticky", "Kubernetes API"},
 		},
 		"selector that matches none": {
 			agentapi.Request{Method: agentapi.MethodAdd, Attachment: attached("a"), Query: onIndex(9)}, 7, []string{"deviceIndex 9"},

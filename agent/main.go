@@ -96,6 +96,8 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	report(log, found)
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
+	o.pool.Conflict = m.conflicts.Inc
+	o.pool.Refill = func(d time.Duration) { m.refills.Observe(d.Seconds()) }
 	node := pool.New(o.pool, instance, pool.Ports{
 		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
 		Metadata:   metadata,
@@ -105,6 +107,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
 	}, entries(found.Entries), found.Rebooted)
 
+	m.watch(node)
 	ln, err := agentapi.Listen(o.socket)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.socket, err)
@@ -130,7 +133,7 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *
 	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
 	part("serve plugins", func(ctx context.Context) error {
-		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, version: version()})
+		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, metrics: m, version: version()})
 	})
 	if o.metricsAddress != "" {
 		part("serve metrics", func(ctx context.Context) error { return m.serve(ctx, o.metricsAddress, node.Ready()) })

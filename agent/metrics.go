@@ -8,19 +8,26 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
+	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
 // metrics are what Prometheus reads. The registry is the agent's own: nothing registers behind its back.
 type metrics struct {
-	registry *prometheus.Registry
-	calls    *prometheus.CounterVec
-	latency  *prometheus.HistogramVec
+	registry  *prometheus.Registry
+	calls     *prometheus.CounterVec
+	latency   *prometheus.HistogramVec
+	requests  *prometheus.HistogramVec
+	conflicts prometheus.Counter
+	refills   prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -33,9 +40,78 @@ func newMetrics() *metrics {
 			Name: "multusvpc_ec2_call_seconds", Help: "Duration of EC2 calls by action.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
 		}, []string{"action"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "multusvpc_request_seconds", Help: "Duration of the plugins' requests by method (add, del, check, …) and CNI error code, 0 for none.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 12),
+		}, []string{"method", "code"}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "multusvpc_assign_conflicts_total", Help: "Assign calls that EC2 refused because another ENI holds an address.",
+		}),
+		refills: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "multusvpc_refill_seconds", Help: "Time from EC2's answer to an assign call until the addresses are confirmed and in stock.",
+			Buckets: prometheus.ExponentialBuckets(0.1, 2, 10),
+		}),
 	}
-	m.registry.MustRegister(m.calls, m.latency)
+	m.registry.MustRegister(m.calls, m.latency, m.requests, m.conflicts, m.refills)
 	return m
+}
+
+// request counts one request of a plugin.
+func (m *metrics) request(method agentapi.Method, e *agentapi.Error, took time.Duration) {
+	code := uint(0)
+	if e != nil {
+		code = e.Code
+	}
+	if _, known := methods[method]; !known {
+		method = "unknown" // what a client sends must not become a label
+	}
+	m.requests.WithLabelValues(string(method), strconv.FormatUint(uint64(code), 10)).Observe(took.Seconds())
+}
+
+// watch exports the node's addresses and attachments as they are when they are asked for.
+func (m *metrics) watch(node *pool.Node) { m.registry.MustRegister(gauges{node}) }
+
+// gauges collects the node's state.
+type gauges struct{ node *pool.Node }
+
+var (
+	addressesDesc = prometheus.NewDesc("multusvpc_addresses", "Addresses on the worker's ENIs by ENI and state of the ownership table.", []string{"eni", "state"}, nil)
+	slotsDesc     = prometheus.NewDesc("multusvpc_eni_slots", "Secondary IPv4 addresses that the instance type allows per ENI.", []string{"eni"}, nil)
+	holdsDesc     = prometheus.NewDesc("multusvpc_attachments", "Attachments by state: held, cooling, lost or guest.", []string{"state"}, nil)
+	problemsDesc  = prometheus.NewDesc("multusvpc_problems", "Things that an operator should look at; the status request words them.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{addressesDesc, slotsDesc, holdsDesc, problemsDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector]. A state that no address is in is reported as 0, so that alerts see it end.
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	s := g.node.Status()
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	for _, e := range s.ENIs {
+		count := map[ownership.State]int{}
+		for _, a := range e.Addresses {
+			count[a.State]++
+		}
+		for _, state := range ownership.States()[1:] {
+			gauge(addressesDesc, count[state], string(e.ENI.ID), state.String())
+		}
+		gauge(slotsDesc, e.Slots, string(e.ENI.ID))
+	}
+	holds := map[ownership.State]int{}
+	for _, h := range s.Holds {
+		holds[h.State]++
+	}
+	for _, state := range []ownership.State{ownership.Held, ownership.Cooling, ownership.Lost, ownership.Guest} {
+		gauge(holdsDesc, holds[state], state.String())
+	}
+	gauge(problemsDesc, len(s.Problems))
 }
 
 // call counts one EC2 call.

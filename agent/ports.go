@@ -52,6 +52,8 @@ func (namespaces) Elsewhere(ns []attachment.Netns) ([]attachment.Netns, error) {
 
 func (namespaces) Addresses(path string) ([]netip.Addr, error) { return netns.Addresses(path) }
 
+func (namespaces) Forget(path string, addrs []netip.Addr) error { return netns.Forget(path, addrs) }
+
 func (namespaces) Scan() ([]pool.Found, error) {
 	all, err := netns.Scan(netns.Dirs())
 	if err != nil {

@@ -140,6 +140,14 @@ type ENIStatus struct {
 	Active    bool            `json:"active"`  // takes stock: a pod was here, or configuration or a role tag says so
 	Slots     int             `json:"slots"`   // secondary addresses that the instance type allows
 	Addresses []AddressStatus `json:"addresses,omitempty"`
+	Prefixes  []PrefixStatus  `json:"prefixes,omitempty"`
+}
+
+// PrefixStatus is one delegated prefix on an ENI and how many of its addresses somebody has.
+type PrefixStatus struct {
+	Prefix netip.Prefix `json:"prefix"`
+	State  string       `json:"state"`
+	Used   int          `json:"used"`
 }
 
 // AddressStatus is one address on an ENI and its state of the ownership table.

@@ -381,12 +381,14 @@ func (n *Node) Undelivered(key attachment.Key, got Allocation) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h := n.holds[key]
-	if h == nil || h.state != ownership.Held {
+	if h == nil || h.state != ownership.Held && h.state != ownership.Guest {
 		return
 	}
 	p := n.ifaces[h.eni]
-	if got.Again || p == nil {
-		n.release(h, "the answer could not be delivered")
+	if got.Again || p == nil || h.state == ownership.Guest {
+		if err := n.release(h, "the answer could not be delivered"); err != nil {
+			n.log.Error("cannot record that an allocation was not delivered; it stays until its namespace goes", "error", err)
+		}
 		return
 	}
 	if err := n.ports.Ledger.Put(Record{Key: holdKey(key)}); err != nil {

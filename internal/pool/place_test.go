@@ -197,7 +197,7 @@ ec2: {latency: 80ms, propagation: {route: 1s, imds: 2s, describe: 1s}}
 		}
 		t.Logf("%d calls changed EC2 for %d pods", w.writes(), pods)
 		for i := range all {
-			go n.del(all[i])
+			n.del(all[i])
 		}
 		eventually(t, 10*time.Minute, "back to the targets", func() bool { return n.count("held") == 0 && n.count("free") == 3*n.cfg.MinimumIPTarget })
 	})

@@ -45,7 +45,7 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 	if err != nil {
 		return Allocation{}, err
 	}
-	if err := n.bringUp(p); err != nil {
+	if err = n.bringUp(p); err != nil {
 		return Allocation{}, err
 	}
 	got, err := n.take(ctx, p, w)

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,7 @@ func (n *node) start(rebooted bool) {
 		Namespaces: n.netns,
 		Ledger:     n.book,
 		Tombstones: n.stones,
+		Pods:       podsByName{},
 	}, n.book.records(), rebooted)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -434,6 +436,18 @@ func (t tombstones) Find(k attachment.Key) (pool.Tombstone, bool, error) {
 func (t tombstones) Remove(k attachment.Key) error {
 	delete(t, k)
 	return nil
+}
+
+// podsByName is a Kubernetes API in which a pod NAME-3 is the fourth of StatefulSet NAME.
+type podsByName struct{}
+
+func (podsByName) Ordinal(_ context.Context, p attachment.Pod) (string, int, error) {
+	i := strings.LastIndex(p.Name, "-")
+	if i < 0 {
+		return "", 0, nil
+	}
+	ordinal, err := strconv.Atoi(p.Name[i+1:])
+	return p.Name[:i], ordinal, err
 }
 
 // refusal is the pool's refusal in err; the test fails without one.

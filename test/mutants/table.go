@@ -18,24 +18,24 @@ var table = []mutant{
 	{name: "no-fault"},
 	{
 		name:    "never-assigns",
-		file:    "internal/pool/grow.go",
-		old:     "err := n.ports.EC2.Assign(ctx, p.id, addrs, false)",
-		new:     "var err error",
+		file:    "internal/pool/worker.go",
+		old:     "return p.n.ports.EC2.Assign(ctx, p.id, addrsOf(us), reassign)",
+		new:     "return nil",
 		noticed: "first pod c",
 	},
 	{
 		name: "assigns-on-the-other-eni",
-		file: "internal/pool/grow.go",
-		old:  "	err := n.ports.EC2.Assign(ctx, p.id, addrs, false)\n",
+		file: "internal/pool/worker.go",
+		old:  "	return p.n.ports.EC2.Assign(ctx, p.id, addrsOf(us), reassign)\n",
 		new: `	other := p.id
-	n.mu.Lock()
-	for id, q := range n.ifaces {
+	p.n.mu.Lock()
+	for id, q := range p.n.ifaces {
 		if id != p.id && !q.eni.IsPrimary() {
 			other = id
 		}
 	}
-	n.mu.Unlock()
-	err := n.ports.EC2.Assign(ctx, other, addrs, false)
+	p.n.mu.Unlock()
+	return p.n.ports.EC2.Assign(ctx, other, addrsOf(us), reassign)
 `,
 		noticed: "first pod c",
 	},
@@ -43,7 +43,7 @@ var table = []mutant{
 		name:    "hands-out-before-ec2-confirmed",
 		file:    "internal/pool/grow.go",
 		old:     "	case err == nil:\n		return // assigning until a read shows them\n",
-		new:     "	case err == nil:\n		p.seen(addrs)\n		return\n",
+		new:     "	case err == nil:\n		p.seen(us)\n		return\n",
 		noticed: "c reaches the gateway as soon as ADD has returned",
 	},
 	{
