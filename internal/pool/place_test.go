@@ -197,7 +197,12 @@ ec2: {latency: 80ms, propagation: {route: 1s, imds: 2s, describe: 1s}}
 		}
 		t.Logf("%d calls changed EC2 for %d pods", w.writes(), pods)
 		for i := range all {
-			n.del(all[i])
+			go func() { // as del, without ending the test from another goroutine
+				n.netns.drop(all[i].Netns.Path)
+				if err := n.Del(all[i].Key); err != nil {
+					t.Errorf("DEL %s: %v", all[i].Key, err)
+				}
+			}()
 		}
 		eventually(t, 10*time.Minute, "back to the targets", func() bool { return n.count("held") == 0 && n.count("free") == 3*n.cfg.MinimumIPTarget })
 	})

@@ -31,9 +31,11 @@ func (n *node) lay(ctx context.Context, s step) *ambush {
 		n.layAtEC2(a, "UnassignPrivateIpAddresses", false)
 	case afterUnassign:
 		n.layAtEC2(a, "UnassignPrivateIpAddresses", true)
+	case unassigned:
+		n.layAtAnswer(ctx, a, "UnassignPrivateIpAddresses")
 	case afterLedger:
 		size := ledgerSize(n.agent.ledger())
-		a.ready = n.when(ctx, func(ctx context.Context) error { return watchLedger(ctx, n.agent.ledger(), size) })
+		a.ready = n.when(ctx, func(ctx context.Context) error { return watchLedger(ctx, n.agent.ledger(), size, answersRecorded) })
 	case afterReply:
 		select {
 		case <-n.answered: // of an earlier round
@@ -82,6 +84,27 @@ func (n *node) layAtEC2(a *ambush, action string, applied bool) {
 		}
 		cancel()
 	}
+}
+
+// layAtAnswer waits until the agent has recorded EC2's answer.
+func (n *node) layAtAnswer(ctx context.Context, a *ambush, action string) {
+	var size int64
+	t := &trap{action: action, caught: make(chan struct{})}
+	t.entered = func() { size = ledgerSize(n.agent.ledger()) }
+	n.gate.set(t)
+	cancel := a.clear
+	a.clear = func() {
+		n.gate.set(nil)
+		cancel()
+	}
+	a.ready = n.when(ctx, func(ctx context.Context) error {
+		select {
+		case <-t.caught:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		return watchLedger(ctx, n.agent.ledger(), size, func([]byte) bool { return true })
+	})
 }
 
 // anyADD chooses an ADD, or any call when there is no ADD.

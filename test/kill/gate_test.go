@@ -27,6 +27,7 @@ type gate struct {
 type trap struct {
 	action  string
 	applied bool          // catch it after EC2 has done it
+	entered func()        // when set, the request is only watched: called at its start, and caught when it is answered
 	caught  chan struct{} // closed when the request is in the trap
 	verdict chan verdict  // what becomes of it then
 }
@@ -90,6 +91,10 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case t == nil:
 		g.ec2.ServeHTTP(w, r)
+	case t.entered != nil:
+		t.entered()
+		g.ec2.ServeHTTP(w, r)
+		close(t.caught)
 	case t.applied:
 		answer := httptest.NewRecorder()
 		g.ec2.ServeHTTP(answer, r)

@@ -26,7 +26,7 @@ const twoWorkers = `
 vpc: {cidr: 10.66.0.0/16}
 subnets:
 - {name: primary, cidr: 10.66.12.0/24, az: us-west-2a}
-- {name: pods, cidr: 10.66.1.0/24, az: us-west-2a, reservations: [{cidr: 10.66.1.128/25}]}
+- {name: pods, cidr: 10.66.1.0/24, az: us-west-2a, reservations: [{cidr: 10.66.1.160/27}, {cidr: 10.66.1.192/26}]}
 instances:
 - name: worker-1
   type: c5.18xlarge

@@ -29,8 +29,9 @@ func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 			{beforeUnassign, theAgent}: 3,
 			{lateUnassign, theAgent}:   2,
 			{afterUnassign, theAgent}:  3,
-			{afterLedger, theAgent}:    14,
-			{afterReply, theAgent}:     12,
+			{unassigned, theAgent}:     4,
+			{afterLedger, theAgent}:    13,
+			{afterReply, theAgent}:     11,
 			{beforeAssign, thePlugin}:  4,
 			{afterAssign, thePlugin}:   3,
 			{afterLedger, thePlugin}:   6,
@@ -39,7 +40,7 @@ func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 			{afterLedger, both}:        2,
 		},
 		batch: 17,
-		kills: 150, inFlight: 120,
+		kills: 160, inFlight: 150,
 		steps: []step{beforeAssign, lateAssign, afterAssign, beforeUnassign, lateUnassign, afterUnassign, afterLedger, afterReply},
 	}.run(t)
 }

@@ -17,9 +17,9 @@ func answersRecorded(records []byte) bool {
 	return bytes.Contains(records, []byte(`"state":"held"`)) || bytes.Contains(records, []byte(`"state":"cooling"`))
 }
 
-// watchLedger returns as soon as the answer to an ADD or a DEL is recorded after the first bytes of the file. It looks
-// all the time: the answer itself follows the record by some 50 µs.
-func watchLedger(ctx context.Context, file string, from int64) error {
+// watchLedger returns as soon as records that match follow the first bytes of the file. It looks all the time: the
+// answer to an ADD follows its record by some 50 µs.
+func watchLedger(ctx context.Context, file string, from int64, match func(records []byte) bool) error {
 	for ctx.Err() == nil {
 		info, err := os.Stat(file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -33,7 +33,7 @@ func watchLedger(ctx context.Context, file string, from int64) error {
 			if int64(len(data)) < from { // rewritten
 				from = 0
 			}
-			if answersRecorded(data[from:]) {
+			if match(data[from:]) {
 				return nil
 			}
 			from = int64(len(data))

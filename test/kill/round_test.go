@@ -85,6 +85,9 @@ func (n *node) run(r round, c *tally) (kills int) {
 		n.ground.fail("%s on %s: the step was not reached: %v", r, n.name, context.Cause(ctx))
 		return 0
 	}
+	if r.step == unassigned { // the next life needs addresses while everybody still shows the old ones
+		n.begin(&ops, crowd/2, 0)
+	}
 	hits := n.strike(r, t)
 	if !n.recover(ctx, r, t) {
 		return 0
@@ -140,7 +143,7 @@ func (n *node) lure(ctx context.Context, s step, t *ambush, ops *operations) boo
 // load begins what leads to the step, and says when more of it is needed.
 func (n *node) load(s step, ops *operations) <-chan struct{} {
 	switch s {
-	case beforeUnassign, lateUnassign, afterUnassign:
+	case beforeUnassign, lateUnassign, afterUnassign, unassigned:
 		// Stock is surplus when it has been so for a cooldown, after it has cooled.
 		if n.liveCount() > 1 {
 			n.begin(ops, 0, n.liveCount()-1)

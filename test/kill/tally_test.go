@@ -22,6 +22,7 @@ const (
 	beforeUnassign             // as above
 	lateUnassign
 	afterUnassign
+	unassigned  // the agent got the answer: it may ask for the same addresses in its next life
 	afterLedger // the answer to an ADD or DEL is recorded
 	afterReply  // an ADD has returned, others are waiting
 	linkMade    // the interface is in the pod's namespace under its temporary name
@@ -31,7 +32,7 @@ const (
 func (s step) String() string {
 	return [...]string{
 		"before assign", "before assign, applied late", "after assign",
-		"before unassign", "before unassign, applied late", "after unassign",
+		"before unassign", "before unassign, applied late", "after unassign", "unassigned",
 		"after ledger write", "after reply", "link made",
 	}[s]
 }
