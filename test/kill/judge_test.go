@@ -4,6 +4,7 @@
 package kill
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -50,17 +51,16 @@ func newJudge(g *ground) (*judge, error) {
 
 func (j *judge) close() { j.vpc.Close() }
 
-// given judges the answer to an ADD: nobody else has the address, nobody else had it within the cooldown, and the VPC
-// routes it to the pod's worker already.
-func (j *judge) given(n *node, s *sandbox) {
-	now := time.Now()
-	route, err := j.routeOf(s.addr)
-	if err != nil {
-		j.ground.fail("%v", err)
-		return
+// given judges the answer to an ADD that came at a moment: nobody else has the address, nobody else had it within the
+// cooldown, and the VPC routed it to the pod's worker by then. The fabric may be a little late on a busy machine, so what
+// it must do by when is the cloud's to say, and the kernel has to follow.
+func (j *judge) given(n *node, s *sandbox, at time.Time) {
+	cloud := j.ground.lab.Cloud
+	if route := cloud.View(at.Add(-cloud.Lags().Route)).Routes()[s.addr]; route != n.eni {
+		j.ground.fail("ADD gave %s to %s on %s, and the VPC routes it to %q, not to %s", s.addr, s.id, n.name, route, n.eni)
 	}
-	if route != n.dev {
-		j.ground.fail("ADD gave %s to %s on %s, and the VPC routes it to %q, not to %s", s.addr, s.id, n.name, route, n.dev)
+	if err := j.awaitRoute(s.addr, n.dev); err != nil {
+		j.ground.fail("ADD gave %s to %s on %s: %v", s.addr, s.id, n.name, err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -68,8 +68,8 @@ func (j *judge) given(n *node, s *sandbox) {
 	if other, taken := j.carriers[s.addr]; taken {
 		j.ground.fail("ADD gave %s to %+v, and %+v has it", s.addr, h, other)
 	}
-	if last, ok := j.last[s.addr]; ok && last.pod != h.pod && now.Sub(last.at) < cooldown {
-		j.ground.fail("ADD gave %s to %+v %v after %+v began to give it back", s.addr, h, now.Sub(last.at), last.holder)
+	if last, ok := j.last[s.addr]; ok && last.pod != h.pod && at.Sub(last.at) < cooldown {
+		j.ground.fail("ADD gave %s to %+v %v after %+v began to give it back", s.addr, h, at.Sub(last.at), last.holder)
 	}
 	j.carriers[s.addr] = h
 }
@@ -98,6 +98,25 @@ func (j *judge) linkOf(eniID string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the fabric has no link for %s", eniID)
+}
+
+// awaitRoute waits until the kernel of the VPC routes an address to a link.
+func (j *judge) awaitRoute(addr netip.Addr, dev string) error {
+	ctx, cancel := context.WithTimeout(j.ground.ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		route, err := j.routeOf(addr)
+		if err != nil || route == dev {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the fabric routes it to %q, not to %s", route, dev)
+		}
+	}
 }
 
 // routeOf is the link to which the kernel of the VPC routes an address; empty when to none.

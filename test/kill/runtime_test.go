@@ -78,7 +78,7 @@ func (n *node) adopt(s *sandbox, c *call) {
 		return
 	}
 	s.addr = r.Addr.Addr()
-	n.ground.judge.given(n, s)
+	n.ground.judge.given(n, s, c.ended)
 	if n.wiring.attach != nil {
 		if err := n.wiring.attach(n.netns, s.path, r); err != nil {
 			n.ground.fail("attach %s: %v", s.id, err)
