@@ -56,14 +56,10 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 		h.sticky, w.exact = true, []netip.Addr{addr}
 		w.claim = claim{source: sourceNamed, conflict: attachment.Reassign, patience: stickyPatience}
 	}
-	p, err := n.place(ctx, w, q)
-	if err != nil {
+	if err := n.place(ctx, w, q); err != nil {
 		return Allocation{}, err
 	}
-	if err := n.bringUp(p); err != nil {
-		return Allocation{}, err
-	}
-	return n.take(ctx, p, w)
+	return n.take(ctx, w, q)
 }
 
 // again answers a repeated ADD. The caller holds n.mu.
@@ -80,15 +76,23 @@ func (n *Node) again(have *hold, a attachment.Attachment) (Allocation, error) {
 	return n.allocation(have), nil
 }
 
-// take gives the waiter stock of p, or has it wait for some.
-func (n *Node) take(ctx context.Context, p *iface, w *waiter) (Allocation, error) {
+// take gives the waiter stock of an ENI, or has it wait for some.
+func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocation, error) {
 	h := w.hold
 	n.mu.Lock()
+	p, err := n.choose(w, q)
+	if err == nil {
+		err = n.enlist(p, w, q)
+	}
+	if err != nil {
+		n.mu.Unlock()
+		return Allocation{}, err
+	}
 	if have := n.holds[h.Key]; have != nil && have.state == ownership.Held { // a concurrent ADD of the same key won
 		defer n.mu.Unlock()
 		return n.again(have, h.Attachment)
 	} else if have != nil && have.state == ownership.Lost {
-		if err := n.release(have, "its pod asks anew"); err != nil {
+		if err = n.release(have, "its pod asks anew"); err != nil {
 			n.mu.Unlock()
 			return Allocation{}, &Refusal{NotReady, err.Error()}
 		}

@@ -10,13 +10,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
-	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
 // rereadAfter is how old a list of reservations must be before an ADD that misses one has it read again: the user may
@@ -57,27 +57,41 @@ func (n *Node) resolve(q attachment.Query) (*iface, error) {
 	return withLink(matches, q)
 }
 
-// place chooses the ENI for an allocation, and has it keep stock of what is asked for from now on: a pod was here.
-func (n *Node) place(ctx context.Context, w *waiter, q attachment.Query) (*iface, error) {
-	p, err := n.choose(w, q)
+// place makes sure that there is an ENI for the waiter: a reservation that was made a moment ago is found, and the link
+// of the ENI that would be chosen is up.
+func (n *Node) place(ctx context.Context, w *waiter, q attachment.Query) error {
+	choose := func() (*iface, error) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.choose(w, q)
+	}
+	p, err := choose()
 	if errors.Is(err, errNoReservation) {
 		if rerr := n.rereadReservations(ctx, q); rerr == nil {
-			p, err = n.choose(w, q)
+			p, err = choose()
 		}
 	}
-	if err != nil || len(w.exact) > 0 {
-		return p, err
+	if err != nil {
+		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	return n.bringUp(p)
+}
+
+// enlist has the ENI keep stock of what is asked for from now on, since a pod was here, and notes what the waiter waits
+// for. The caller holds n.mu.
+func (n *Node) enlist(p *iface, w *waiter, q attachment.Query) error {
+	w.classes = nil
+	if len(w.exact) > 0 {
+		return nil
+	}
 	for _, k := range kindsOf(q) {
 		c, err := n.activate(p, k)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		w.classes = append(w.classes, c)
 	}
-	return p, nil
+	return nil
 }
 
 // activate lets the ENI take stock of a kind from now on, across restarts. The caller holds n.mu.
@@ -103,9 +117,9 @@ func (noReservation) Is(target error) bool { return target == errNoReservation }
 
 func (e noReservation) Unwrap() error { return e.Refusal }
 
+// choose finds the ENI for the waiter. The caller holds n.mu, and queues the waiter before it lets go of it: whoever
+// comes at the same time counts it in.
 func (n *Node) choose(w *waiter, q attachment.Query) (*iface, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	matches, err := n.matching(q)
 	if err != nil {
 		return nil, err
@@ -241,19 +255,25 @@ func withLink(ps []*iface, q attachment.Query) (*iface, error) {
 			return nil, &Refusal{NotReady, strings.Join(why, "; ")}
 		}
 	}
-	return slices.MaxFunc(usable, func(a, b *iface) int { return cmp.Compare(a.roomLeft(), b.roomLeft()) }), nil
+	return slices.MaxFunc(usable, func(a, b *iface) int { return cmp.Compare(a.roomFor(q), b.roomFor(q)) }), nil
 }
 
-// roomLeft is how many more addresses the ENI could give out.
-func (p *iface) roomLeft() int {
-	room := p.slotsLeft(false) + p.slotsLeft(true) - len(p.waiters)
-	for u, e := range p.units {
-		if e.state == ownership.Free {
-			room++
-			if !u.IsSingleIP() {
-				room += p.room(u)
-			}
+// roomFor is how many more attachments that ask like q the ENI could serve, by the family that has least.
+func (p *iface) roomFor(q attachment.Query) int {
+	room := math.MaxInt
+	if len(q.Requested) > 0 || q.Sticky != nil {
+		return p.slotsLeft(false) + p.slotsLeft(true)
+	}
+	for _, k := range kindsOf(q) {
+		left := p.slotsLeft(k.V6)
+		if k.Source == attachment.SourcePrefix {
+			left *= 1 << 4 // a /28; a /80 has more than that
 		}
+		if c := p.classes[k.key()]; c != nil {
+			free, coming := c.stock()
+			left += free + coming - c.waiting()
+		}
+		room = min(room, left)
 	}
 	return room
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
@@ -41,16 +42,12 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 	}
 	n.mu.Unlock()
 	q.Requested = addrs
-	p, err := n.place(ctx, w, q)
-	if err != nil {
+	if err := n.place(ctx, w, q); err != nil {
 		return Allocation{}, err
 	}
-	if err = n.bringUp(p); err != nil {
-		return Allocation{}, err
-	}
-	got, err := n.take(ctx, p, w)
+	got, err := n.take(ctx, w, q)
 	if err == nil {
-		n.forget(p, addrs) // siblings may know the address by the way it took from elsewhere
+		n.forget(got.ENI.ID, addrs) // siblings may know the address by the way it took from elsewhere
 	}
 	return got, err
 }
@@ -58,8 +55,8 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 // forget deletes what the pods on the ENI know of the addresses as neighbours. A sibling of an address that left holds
 // the ENI's own MAC for it, and would go on asking the old place for half a minute.
 // https://www.kernel.org/doc/Documentation/networking/ip-sysctl.txt (base_reachable_time, gc_stale_time)
-func (n *Node) forget(p *iface, addrs []netip.Addr) {
-	for _, h := range n.snapshot(func(h *hold) bool { return h.eni == p.id && h.state != ownership.Cooling && h.Netns.Path != "" }) {
+func (n *Node) forget(id eni.ID, addrs []netip.Addr) {
+	for _, h := range n.snapshot(func(h *hold) bool { return h.eni == id && h.state != ownership.Cooling && h.Netns.Path != "" }) {
 		if n.ports.Namespaces.Look(h.Netns) != Alive {
 			continue
 		}
@@ -113,12 +110,12 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 	if err != nil {
 		return limited, err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	p, err := n.choose(&waiter{hold: &hold{}}, q)
 	if err != nil {
 		return false, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	for _, k := range kindsOf(q) {
 		c := p.classes[k.key()]
 		if c == nil {

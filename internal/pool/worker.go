@@ -252,7 +252,7 @@ func (p *iface) shrink(ctx context.Context) {
 	p.serve()
 	n.mu.Unlock()
 	if err == nil {
-		n.forget(p, addrsOf(us))
+		n.forget(p.id, addrsOf(us))
 	}
 }
 
