@@ -10,8 +10,8 @@ import (
 
 // AttachNetworkInterface attaches an ENI to an instance and returns the attachment.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AttachNetworkInterface.html
-func (c *Cloud) AttachNetworkInterface(now time.Time, in AttachNetworkInterfaceInput) (out Attachment, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) AttachNetworkInterface(now time.Time, in AttachNetworkInterfaceInput) (out Attachment, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		e, err := tx.eni(in.NetworkInterfaceID)
 		if err != nil {
 			return err
@@ -40,8 +40,8 @@ func (c *Cloud) AttachNetworkInterface(now time.Time, in AttachNetworkInterfaceI
 		out = *e.Attachment
 		return nil
 	})
-	if err != nil {
-		return Attachment{}, err
+	if failure != nil {
+		return Attachment{}, failure
 	}
 	return out, nil
 }

@@ -12,8 +12,8 @@ import (
 
 // CreateNetworkInterface makes an ENI. Until a Describe lag has passed, no call can name it.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkInterface.html
-func (c *Cloud) CreateNetworkInterface(now time.Time, in CreateNetworkInterfaceInput) (out ENI, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) CreateNetworkInterface(now time.Time, in CreateNetworkInterfaceInput) (out ENI, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		again, ok, err := repeated[ENI](tx, "CreateNetworkInterface", in.ClientToken, in)
 		if ok || err != nil {
 			out = again
@@ -33,8 +33,8 @@ func (c *Cloud) CreateNetworkInterface(now time.Time, in CreateNetworkInterfaceI
 		remember(tx, "CreateNetworkInterface", in.ClientToken, in, out)
 		return nil
 	})
-	if err != nil {
-		return ENI{}, err
+	if failure != nil {
+		return ENI{}, failure
 	}
 	return out, nil
 }

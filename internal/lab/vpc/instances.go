@@ -19,8 +19,8 @@ type Launch struct {
 // RunInstances launches MaxCount instances, all or none (the lab has no scarcity that MinCount could be for); they run at
 // once.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
-func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		again, ok, err := repeated[Launch](tx, "RunInstances", in.ClientToken, in)
 		if ok || err != nil {
 			out = again
@@ -51,8 +51,8 @@ func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, e
 		remember(tx, "RunInstances", in.ClientToken, in, out)
 		return nil
 	})
-	if err != nil {
-		return Launch{}, err
+	if failure != nil {
+		return Launch{}, failure
 	}
 	return out, nil
 }
@@ -163,8 +163,8 @@ func (tx *change) launchENI(spec InterfaceSpec, t InstanceType) (ENI, error) {
 // TerminateInstances ends instances, all or none of those named. ENIs with DeleteOnTermination go with them and free
 // their addresses; the others are detached and keep theirs. Terminating twice succeeds.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html
-func (c *Cloud) TerminateInstances(now time.Time, ids []string) (out []StateChange, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) TerminateInstances(now time.Time, ids []string) (out []StateChange, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		if len(ids) == 0 {
 			return errMissing("InstanceId")
 		}
@@ -191,8 +191,8 @@ func (c *Cloud) TerminateInstances(now time.Time, ids []string) (out []StateChan
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	if failure != nil {
+		return nil, failure
 	}
 	return out, nil
 }

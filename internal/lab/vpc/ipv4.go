@@ -13,13 +13,13 @@ import (
 // Naming addresses without AllowReassignment is decided by the newest state of the whole VPC, so it is a compare-and-set.
 // With AllowReassignment they leave their old ENI in the same moment; each reader sees both halves one lag later.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignPrivateIpAddresses.html
-func (c *Cloud) AssignPrivateIPAddresses(now time.Time, in AssignPrivateIPAddressesInput) (out Assigned, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) AssignPrivateIPAddresses(now time.Time, in AssignPrivateIPAddressesInput) (out Assigned, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		e, err := tx.eni(in.NetworkInterfaceID)
 		if err != nil {
 			return err
 		}
-		if err := onlyOne("private IP addresses", "secondary private IP address count",
+		if err = onlyOne("private IP addresses", "secondary private IP address count",
 			len(in.Addresses), in.Count, len(in.Prefixes), in.PrefixCount); err != nil {
 			return err
 		}
@@ -33,7 +33,7 @@ func (c *Cloud) AssignPrivateIPAddresses(now time.Time, in AssignPrivateIPAddres
 			return err
 		}
 		if in.Count > 0 {
-			if err := tx.checkIPv4Limit(e, in.Count); err != nil {
+			if err = tx.checkIPv4Limit(e, in.Count); err != nil {
 				return err
 			}
 			if out.Addresses, err = tx.pickIPv4(s, in.Count); err != nil {
@@ -45,8 +45,8 @@ func (c *Cloud) AssignPrivateIPAddresses(now time.Time, in AssignPrivateIPAddres
 		out.Addresses, err = tx.assignNamed(e, s, in.Addresses, in.AllowReassignment)
 		return err
 	})
-	if err != nil {
-		return Assigned{}, err
+	if failure != nil {
+		return Assigned{}, failure
 	}
 	return out, nil
 }

@@ -11,13 +11,13 @@ import (
 // AssignIPv6Addresses gives an ENI IPv6 addresses or /80 prefixes. There is no reassignment: an address must be
 // unassigned from its holder first.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
-func (c *Cloud) AssignIPv6Addresses(now time.Time, in AssignIPv6AddressesInput) (out Assigned, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) AssignIPv6Addresses(now time.Time, in AssignIPv6AddressesInput) (out Assigned, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		e, err := tx.eni(in.NetworkInterfaceID)
 		if err != nil {
 			return err
 		}
-		if err := onlyOne("IPv6 addresses", "IPv6 address count",
+		if err = onlyOne("IPv6 addresses", "IPv6 address count",
 			len(in.Addresses), in.Count, len(in.Prefixes), in.PrefixCount); err != nil {
 			return err
 		}
@@ -30,7 +30,7 @@ func (c *Cloud) AssignIPv6Addresses(now time.Time, in AssignIPv6AddressesInput) 
 			out.Prefixes, err = tx.assignPrefixes(e, s, false, in.Prefixes, in.PrefixCount)
 			return err
 		}
-		if err := tx.checkIPv6Limit(e, in.Count+len(unique(in.Addresses))); err != nil {
+		if err = tx.checkIPv6Limit(e, in.Count+len(unique(in.Addresses))); err != nil {
 			return err
 		}
 		if in.Count > 0 {
@@ -44,8 +44,8 @@ func (c *Cloud) AssignIPv6Addresses(now time.Time, in AssignIPv6AddressesInput) 
 		e.IPv6 = append(e.IPv6, out.Addresses...)
 		return tx.putENI(e)
 	})
-	if err != nil {
-		return Assigned{}, err
+	if failure != nil {
+		return Assigned{}, failure
 	}
 	return out, nil
 }
