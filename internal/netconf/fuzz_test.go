@@ -5,6 +5,7 @@ package netconf_test
 
 import (
 	"errors"
+	"net/netip"
 	"path"
 	"testing"
 
@@ -20,6 +21,10 @@ func FuzzParse(f *testing.F) {
 		vpcipvlan(`, "master": "eth1", "register": false, "ipam": {"type": "host-local"}`),
 		vpcipam(`, "routes": [{"dst": "0.0.0.0/0", "gw": "10.10.1.1", "table": 7}], "dns": {"nameservers": ["10.0.0.2"]}`),
 		vpcipam(`, "rootes": [null], "gateway": 7`),
+		vpcipam(`, "families": ["ipv6", "ipv4"], "gateway": ["10.10.1.1", "fe80::1"], "ranges": ["10.0.0.0/28", "::1-::2"], "sticky": {"statefulSet": "a"}`),
+		vpcipam(`, "source": "prefix", "addresses": ["10.10.1.70/24", "2001:db8::1"]`),
+		vpcipvlan(`, "runtimeConfig": {"ips": ["10.10.1.1"], "mac": ""}, "args": {"cni": {"ips": "::1"}}, "onConflict": "never", "ipam": {"type": "static"}`),
+		`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}], "cni.dev/attachments": null}`,
 		`{"name": "n6", "type": "ipvlan", "master": "eth1", "ipam": {"type": "vpcipam"}}`,
 		`{"a": {"b": [`, `null`, `{}`, `[]`,
 	} {
@@ -27,6 +32,9 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, stdin []byte, args string) {
 		in := netconf.Env{Args: args, AgentSocket: "/run/agent.sock"}
+		if valid, err := netconf.ParseValid(stdin); refused(t, err) != (err != nil) || err == nil && valid == nil {
+			t.Errorf("valid attachments %v, error %v", valid, err)
+		}
 		rel := netconf.ParseRelease(stdin, in)
 		full, err := netconf.ParseVPCIpvlan(stdin, in)
 		if refused(t, err) {
@@ -49,12 +57,37 @@ func FuzzParse(f *testing.F) {
 		case full.IPAMType == "":
 			t.Error("accepted no IPAM type")
 		}
-		for _, r := range full.IPAM.Routes {
-			if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() {
-				t.Errorf("accepted destination %v", r.Dst)
-			}
+		if full.IPAMType == netconf.TypeVPCIPAM {
+			complete(t, full.IPAM)
+		} else if rel.Registered != full.Register {
+			t.Errorf("DEL reads %+v, ADD %+v", rel, full)
 		}
 	})
+}
+
+// complete holds that an accepted ipam object contradicts itself nowhere.
+func complete(t *testing.T, c netconf.IPAM) {
+	t.Helper()
+	for _, r := range c.Routes {
+		if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() {
+			t.Errorf("accepted destination %v", r.Dst)
+		}
+	}
+	for _, list := range [][]netip.Addr{c.Requested, c.Gateways} {
+		if len(list) > 2 || len(list) == 2 && list[0].Is4() == list[1].Is4() {
+			t.Errorf("accepted addresses %v", list)
+		}
+	}
+	switch {
+	case len(c.Families) == 0 || len(c.Families) > 2 || len(c.Families) == 2 && c.Families[0] == c.Families[1]:
+		t.Errorf("accepted families %q", c.Families)
+	case c.Requested != nil && len(c.Requested) != len(c.Families):
+		t.Errorf("families %q of %v", c.Families, c.Requested)
+	case c.Sticky != nil && (c.Sticky.StatefulSet == "" || c.Requested != nil || len(c.Ranges) == 0):
+		t.Errorf("accepted sticky %+v", c)
+	case c.Source != "reservation" && (c.Ranges != nil || c.ReservationTags != nil || c.Exclude != nil || c.Sticky != nil):
+		t.Errorf("accepted source %q with what narrows a reservation", c.Source)
+	}
 }
 
 func refused(t *testing.T, err error) bool {

@@ -54,12 +54,23 @@ type Env struct {
 
 // IPAM is the `ipam` object of type vpcipam.
 type IPAM struct {
-	// Source of the addresses: "reservation" (default). "prefix" and "subnet" are not supported yet.
+	// Source of the addresses: "reservation" (default: out of explicit reservations), "prefix" (out of delegated prefixes)
+	// or "subnet" (EC2 chooses).
 	Source string
-	// Families of addresses that each attachment gets: ["ipv4"] (default). "ipv6" is not supported yet.
+	// Families of addresses that each attachment gets, one of each: ["ipv4"] (default), ["ipv6"] or both. Those of
+	// Requested when there are any.
 	Families []string
-	// Gateway of the interface's default route; invalid means the subnet's own router.
-	Gateway netip.Addr
+	// ReservationTags are tags that a reservation must carry, all of them, for its addresses to be given.
+	ReservationTags map[string]string
+	// Ranges are where the addresses of their family must come from, Exclude is where none is to come from.
+	Ranges, Exclude []attachment.Range
+	// Requested are the addresses to have, at most one of each family: of `runtimeConfig.ips`, `args.cni.ips`, CNI_ARGS IP
+	// and `addresses` the first that names any. They need not lie in Ranges, and may lie in Exclude.
+	Requested []netip.Addr
+	// Sticky gives a StatefulSet's pods the addresses at their ordinals in Ranges; nil when not asked for.
+	Sticky *attachment.Sticky
+	// Gateways of the interface's default routes, at most one of each family; without one it is the subnet's own router.
+	Gateways []netip.Addr
 	// Routes to install. nil when the user said nothing, which a pod's first interface answers by a default route;
 	// empty when the user asked for none.
 	Routes []Route
@@ -69,6 +80,14 @@ type IPAM struct {
 	AgentSocket string
 	// Timeout of the exchange with the agent (default [DefaultTimeout]; "500ms", "20s").
 	Timeout time.Duration
+}
+
+// Query asks for what the configuration says, on the ENI that is selected.
+func (c IPAM) Query(selected eni.Selector) attachment.Query {
+	return attachment.Query{
+		Selector: selected, Families: c.Families, Source: c.Source, ReservationTags: c.ReservationTags,
+		Ranges: c.Ranges, Exclude: c.Exclude, Requested: c.Requested, Sticky: c.Sticky,
+	}
 }
 
 // Route is one entry of `routes`.
@@ -116,6 +135,10 @@ type VPCIpvlan struct {
 	SourceRouting bool
 	// IPAMType is the IPAM plugin that serves addresses.
 	IPAMType string
+	// Register has the agent register the addresses of another IPAM plugin (default true); false with [TypeVPCIPAM].
+	Register bool
+	// OnConflict says what happens when another ENI holds such an address (default [attachment.WaitThenReassign]).
+	OnConflict attachment.OnConflict
 	// IPAM has the ipam object when IPAMType is [TypeVPCIPAM]; otherwise only AgentSocket and Timeout are set.
 	IPAM IPAM
 	// DNS of the network configuration itself; it goes before the IPAM's.
@@ -133,7 +156,8 @@ func ParseVPCIPAM(stdin []byte, env Env) (VPCIPAM, error) {
 		return VPCIPAM{}, r.problems
 	}
 	c := VPCIPAM{CNIVersion: top.text("cniVersion"), Name: top.text("name")}
-	c.Pod = r.runtime(top, env)
+	runtime := r.runtime(top, env)
+	c.Pod = runtime.pod()
 	outer := top.text("type")
 	c.Target = r.target(top)
 	switch outer {
@@ -149,7 +173,7 @@ func ParseVPCIPAM(stdin []byte, env Env) (VPCIPAM, error) {
 		r.invalid("ipam.type", `%q was given to vpcipam; write "vpcipam"`, kind)
 	}
 	if found {
-		c.IPAM = r.ipam(ipam, env)
+		c.IPAM = r.ipam(ipam, runtime, env)
 	}
 	return c, r.err()
 }
@@ -161,12 +185,13 @@ func ParseVPCIpvlan(stdin []byte, env Env) (VPCIpvlan, error) {
 	if !ok {
 		return VPCIpvlan{}, r.problems
 	}
+	runtime := r.runtime(top, env)
 	c := VPCIpvlan{
 		CNIVersion:    top.text("cniVersion"),
 		Name:          top.text("name"),
 		SourceRouting: top.flag("sourceRouting", true),
 		PrevResult:    top.raw("prevResult"),
-		Pod:           r.runtime(top, env),
+		Pod:           runtime.pod(),
 		Target:        r.target(top),
 	}
 	top.only(ipvlanKeys, ofRuntime)
@@ -176,33 +201,54 @@ func ParseVPCIpvlan(stdin []byte, env Env) (VPCIpvlan, error) {
 	if dns, found := top.object("dns"); found {
 		c.DNS = r.dns(dns)
 	}
-	register := top.flag("register", true)
 	ipam, found := top.object("ipam")
 	c.IPAMType = r.ipamType(top, ipam)
-	switch {
-	case !found || c.IPAMType == "":
-	case c.IPAMType == TypeVPCIPAM:
-		c.IPAM = r.ipam(ipam, env)
-	default:
-		c.IPAM = IPAM{AgentSocket: env.AgentSocket, Timeout: DefaultTimeout}
-		if register {
-			r.unsupported("register", "true is not supported yet with ipam.type %q; "+
-				`write "register": false (the addresses are then unknown to EC2), or use ipam.type "vpcipam"`, c.IPAMType)
-		}
+	if found && c.IPAMType == TypeVPCIPAM {
+		c.IPAM = r.ipam(ipam, runtime, env)
+	} else {
+		c.IPAM = IPAM{AgentSocket: r.socket(object{}, env), Timeout: DefaultTimeout}
 	}
+	c.Register, c.OnConflict = r.register(top, c.IPAMType)
 	return c, r.err()
+}
+
+// register reads what concerns the addresses of another IPAM plugin.
+func (r *reader) register(top object, ipamType string) (register bool, conflict attachment.OnConflict) {
+	register = top.flag("register", true)
+	conflict = attachment.OnConflict(top.text("onConflict"))
+	switch conflict {
+	case "":
+		conflict = attachment.WaitThenReassign
+	case attachment.WaitThenReassign, attachment.Never, attachment.Reassign:
+	default:
+		r.invalid("onConflict", "%q is unknown; use %q, %q or %q", conflict, attachment.WaitThenReassign, attachment.Never, attachment.Reassign)
+	}
+	if ipamType != TypeVPCIPAM {
+		if !register && top.has("onConflict") {
+			r.invalid("onConflict", `is not possible with "register": false`)
+		}
+		return register, conflict
+	}
+	if !register {
+		r.invalid("register", "false is not possible with ipam.type %q, whose addresses are EC2's; remove the key", TypeVPCIPAM)
+	}
+	if top.has("onConflict") {
+		r.invalid("onConflict", "is for addresses of another IPAM plugin; with ipam.type %q remove the key", TypeVPCIPAM)
+	}
+	return false, ""
 }
 
 // Keys of our own objects; the rest of the top level belongs to the runtime ([ofRuntime]).
 var (
-	ipvlanKeys = []string{"eni", "floating", "ipam", "master", "mode", "mtu", "register", "sourceRouting"}
+	ipvlanKeys = []string{"eni", "floating", "ipam", "master", "mode", "mtu", "onConflict", "register", "sourceRouting"}
 	ipamKeys   = []string{
 		"addresses", "agentSocket", "dns", "exclude", "families", "gateway", "ranges", "reservationTags",
 		"routes", "source", "sticky", "timeout", "type",
 	}
-	eniKeys   = []string{"deviceIndex", "networkCard", "subnetID", "subnetTags"}
-	routeKeys = []string{"advmss", "dst", "gw", "mtu", "priority", "scope", "table"}
-	dnsKeys   = []string{"domain", "nameservers", "options", "search"}
+	eniKeys    = []string{"deviceIndex", "networkCard", "subnetID", "subnetTags"}
+	routeKeys  = []string{"advmss", "dst", "gw", "mtu", "priority", "scope", "table"}
+	stickyKeys = []string{"statefulSet"}
+	dnsKeys    = []string{"domain", "nameservers", "options", "search"}
 )
 
 // ofRuntime reports whether a top-level key is the specification's, or one that libcni and the runtimes put there.

@@ -48,13 +48,14 @@ func TestShortestConfigurationTakesDefaults(t *testing.T) {
 func TestEveryKeyIsRead(t *testing.T) {
 	got, err := netconf.ParseVPCIpvlan([]byte(`{
 		"cniVersion": "1.1.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "n6", "type": "vpcipvlan", "capabilities": {"mac": true},
-		"args": {"cni": {"ips": []}}, "runtimeConfig": {"ips": []}, "disableCheck": false, "disableGC": false, "cni.dev/attachments": [],
+		"args": {"cni": {"ips": []}}, "runtimeConfig": {"ips": [], "mac": ""}, "disableCheck": false, "disableGC": false, "cni.dev/attachments": [],
 		"eni": {"deviceIndex": 2, "networkCard": 1, "subnetID": "subnet-1", "subnetTags": {"multus": "1"}},
 		"mtu": 1500, "mode": "l2", "sourceRouting": false, "register": true, "dns": {"nameservers": ["10.0.0.2"]},
 		"prevResult": {"cniVersion": "1.1.0"},
-		"ipam": {"type": "vpcipam", "source": "reservation", "families": ["ipv4"], "gateway": "10.10.1.1", "agentSocket": "/a.sock",
-			"timeout": "3s", "dns": {"domain": "d", "search": ["s"], "options": ["o"], "nameservers": ["::1"]},
-			"routes": [{"dst": "10.0.0.0/8", "gw": "10.10.1.2", "mtu": 1400, "advmss": 1360, "priority": 5, "table": 7, "scope": 0}, {"dst": "0.0.0.0/0"}]}}`),
+		"ipam": {"type": "vpcipam", "source": "reservation", "families": ["ipv4", "ipv6"], "gateway": ["10.10.1.1", "fe80::1"],
+			"agentSocket": "/a.sock", "timeout": "3s", "reservationTags": {"net": "n6"}, "sticky": {"statefulSet": "amf"},
+			"ranges": ["10.10.1.64/28", "2001:db8::10-2001:db8::1f"], "exclude": ["10.10.1.70"], "dns": {"domain": "d", "search": ["s"], "options": ["o"], "nameservers": ["::1"]},
+			"routes": [{"dst": "10.0.0.0/8", "gw": "10.10.1.2", "mtu": 1400, "advmss": 1360, "priority": 5, "table": 7, "scope": 0}, {"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fe80::2"}]}}`),
 		netconf.Env{AgentSocket: "/b.sock", Args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=amf-0;K8S_POD_UID=u;x"})
 	if err != nil {
 		t.Fatal(err)
@@ -69,8 +70,14 @@ func TestEveryKeyIsRead(t *testing.T) {
 		Pod:      attachment.Pod{Namespace: "ns", Name: "amf-0", UID: "u"},
 		IPAMType: "vpcipam",
 		IPAM: netconf.IPAM{
-			Source: "reservation", Families: []string{"ipv4"}, Gateway: netip.MustParseAddr("10.10.1.1"), AgentSocket: "/a.sock",
-			Timeout: 3 * time.Second,
+			Source: "reservation", Families: []string{"ipv4", "ipv6"}, AgentSocket: "/a.sock", Timeout: 3 * time.Second,
+			Gateways:        []netip.Addr{netip.MustParseAddr("10.10.1.1"), netip.MustParseAddr("fe80::1")},
+			ReservationTags: map[string]string{"net": "n6"}, Sticky: &attachment.Sticky{StatefulSet: "amf"},
+			Ranges: []attachment.Range{
+				{From: netip.MustParseAddr("10.10.1.64"), To: netip.MustParseAddr("10.10.1.79")},
+				{From: netip.MustParseAddr("2001:db8::10"), To: netip.MustParseAddr("2001:db8::1f")},
+			},
+			Exclude: []attachment.Range{{From: netip.MustParseAddr("10.10.1.70"), To: netip.MustParseAddr("10.10.1.70")}},
 			DNS:     types.DNS{Domain: "d", Search: []string{"s"}, Options: []string{"o"}, Nameservers: []string{"::1"}},
 			Routes: []netconf.Route{
 				{
@@ -78,6 +85,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 					MTU: 1400, AdvMSS: 1360, Priority: 5, Table: &seven, Scope: &zero,
 				},
 				{Dst: netip.MustParsePrefix("0.0.0.0/0")},
+				{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::2")},
 			},
 		},
 	}
@@ -129,34 +137,52 @@ func TestBadVPCIpvlanIsRefused(t *testing.T) {
 		{"ipam of wrong type", vpcipvlan(`, "ipam": "vpcipam"`), 7, []string{`ipam: "vpcipam" is not an object`}},
 		{"ipam without type", vpcipvlan(`, "ipam": {}`), 7, []string{"ipam.type: missing"}},
 		{"ipam type of wrong type", vpcipvlan(`, "ipam": {"type": 1}`), 7, []string{"ipam.type: 1 is not a string"}},
-		{"register another IPAM's", vpcipvlan(`, "ipam": {"type": "host-local"}`), 2, []string{"register: true", `"host-local"`, `"register": false`}},
-		{"source prefix", vpcipam(`, "source": "prefix"`), 2, []string{`ipam.source: "prefix" is not supported yet`}},
-		{"source unknown", vpcipam(`, "source": "pool"`), 7, []string{`ipam.source: "pool"`}},
-		{"IPv6 family", vpcipam(`, "families": ["ipv4", "ipv6"]`), 2, []string{`ipam.families[1]: "ipv6" is not supported yet`}},
+		{"register ours", vpcipvlan(`, "register": false, "ipam": {"type": "vpcipam"}`), 7, []string{"register: false", "remove the key"}},
+		{"onConflict of ours", vpcipvlan(`, "onConflict": "never", "ipam": {"type": "vpcipam"}`), 7, []string{"onConflict: is for"}},
+		{"onConflict unknown", vpcipvlan(`, "onConflict": "steal", "ipam": {"type": "static"}`), 7, []string{`onConflict: "steal"`, `"wait-then-reassign"`}},
+		{"onConflict unregistered", vpcipvlan(`, "onConflict": "never", "register": false, "ipam": {"type": "static"}`), 7, []string{"onConflict: is not possible"}},
+		{"source unknown", vpcipam(`, "source": "pool"`), 7, []string{`ipam.source: "pool"`, `"prefix"`}},
 		{"family unknown", vpcipam(`, "families": ["ip"]`), 7, []string{`ipam.families[0]: "ip"`}},
 		{"family twice", vpcipam(`, "families": ["ipv4", "ipv4"]`), 7, []string{"twice"}},
 		{"no family", vpcipam(`, "families": []`), 7, []string{"ipam.families"}},
-		{"sticky", vpcipam(`, "sticky": {"statefulSet": "amf"}`), 2, []string{`ipam.sticky: {"statefulSet":"amf"} is not supported yet`}},
-		{"ranges", vpcipam(`, "ranges": []`), 2, []string{"ipam.ranges"}},
-		{"exclude", vpcipam(`, "exclude": []`), 2, []string{"ipam.exclude"}},
-		{"reservationTags", vpcipam(`, "reservationTags": {}`), 2, []string{"ipam.reservationTags"}},
-		{"addresses", vpcipam(`, "addresses": ["10.10.1.70"]`), 2, []string{"ipam.addresses", "10.10.1.70"}},
+		{"sticky without ranges", vpcipam(`, "sticky": {"statefulSet": "amf"}`), 7, []string{`ipam.sticky: needs ranges of family "ipv4"`}},
+		{"sticky without ranges of one", vpcipam(`, "families": ["ipv4", "ipv6"], "ranges": ["10.0.0.0/28"], "sticky": {"statefulSet": "amf"}`), 7, []string{`family "ipv6"`}},
+		{"sticky without name", vpcipam(`, "ranges": ["10.0.0.0/28"], "sticky": {}`), 7, []string{"ipam.sticky.statefulSet: missing"}},
+		{"sticky with an unknown key", vpcipam(`, "ranges": ["10.0.0.0/28"], "sticky": {"statefulset": "amf"}`), 2, []string{"ipam.sticky.statefulset", `"statefulSet"`}},
+		{"sticky and requested", vpcipam(`, "ranges": ["10.0.0.0/28"], "addresses": ["10.0.0.1"], "sticky": {"statefulSet": "a"}`), 7, []string{"requested addresses (ipam.addresses)"}},
+		{"ranges empty", vpcipam(`, "ranges": []`), 7, []string{"ipam.ranges: is empty"}},
+		{"range backwards", vpcipam(`, "ranges": ["10.0.0.0/28", "10.0.0.9-10.0.0.1"]`), 7, []string{`ipam.ranges[1]: "10.0.0.9-10.0.0.1"`}},
+		{"range with host bits", vpcipam(`, "exclude": ["10.0.0.1/28"]`), 7, []string{"ipam.exclude[0]", "10.0.0.0/28"}},
+		{"range of another family", vpcipam(`, "ranges": ["2001:db8::/80"]`), 7, []string{`ipam.ranges[0]: 2001:db8::-2001:db8::ffff:ffff:ffff is of family "ipv6"`}},
+		{"ranges where EC2 chooses", vpcipam(`, "source": "subnet", "ranges": ["10.0.0.0/28"]`), 7, []string{`ipam.ranges: is not possible with source "subnet"`}},
+		{"tags where EC2 chooses", vpcipam(`, "source": "prefix", "reservationTags": {"a": "b"}`), 7, []string{"ipam.reservationTags: is not possible"}},
+		{"reservationTags empty", vpcipam(`, "reservationTags": {}`), 7, []string{"ipam.reservationTags: is empty"}},
+		{"reservationTags of wrong type", vpcipam(`, "reservationTags": {"a": 1}`), 7, []string{"ipam.reservationTags", "object of strings"}},
+		{"addresses no address", vpcipam(`, "addresses": ["10.10.1"]`), 7, []string{`ipam.addresses[0]: "10.10.1"`}},
+		{"two of a family", vpcipam(`, "addresses": ["10.10.1.70", "10.10.1.71/24"]`), 7, []string{"ipam.addresses[1]", "second of its family"}},
+		{"link-local address", vpcipam(`, "addresses": ["fe80::1"]`), 7, []string{"link-local"}},
+		{"multicast address", vpcipam(`, "addresses": ["224.0.0.1"]`), 7, []string{"ipam.addresses[0]"}},
 		{"gateway", vpcipam(`, "gateway": "10.10.1"`), 7, []string{`ipam.gateway: "10.10.1" is not an IP address`}},
-		{"IPv6 gateway", vpcipam(`, "gateway": "fe80::1"`), 2, []string{`ipam.gateway: "fe80::1"`}},
+		{"two gateways", vpcipam(`, "gateway": ["10.10.1.1", "10.10.1.2"]`), 7, []string{`ipam.gateway[1]: "10.10.1.2" is the second`}},
+		{"gateway of wrong type", vpcipam(`, "gateway": 1`), 7, []string{"ipam.gateway: 1 is not an address or a list"}},
+		{"gateway with a zone", vpcipam(`, "gateway": "fe80::1%eth0"`), 7, []string{"ipam.gateway"}},
 		{"route without dst", vpcipam(`, "routes": [{}]`), 7, []string{"ipam.routes[0].dst: missing"}},
 		{"route of wrong type", vpcipam(`, "routes": ["10.0.0.0/8", null]`), 7, []string{`ipam.routes[0]: "10.0.0.0/8"`, "ipam.routes[1]: null"}},
 		{"route without length", vpcipam(`, "routes": [{"dst": "10.0.0.0"}]`), 7, []string{`ipam.routes[0].dst: "10.0.0.0"`}},
 		{"route with host bits", vpcipam(`, "routes": [{"dst": "10.0.0.1/8"}]`), 7, []string{"host bits", `"10.0.0.0/8"`}},
-		{"IPv6 route", vpcipam(`, "routes": [{"dst": "::/0"}]`), 2, []string{"ipam.routes[0].dst"}},
+		{"route of another family", vpcipam(`, "routes": [{"dst": "::/0"}]`), 7, []string{`ipam.routes[0].dst: ::/0 is of family "ipv6"`}},
+		{"route by another family", vpcipam(`, "routes": [{"dst": "10.0.0.0/8", "gw": "fe80::1"}]`), 7, []string{"ipam.routes[0].gw: fe80::1 is not of the family"}},
 		{"nameserver", vpcipam(`, "dns": {"nameservers": ["dns"]}`), 7, []string{"ipam.dns.nameservers[0]"}},
 		{"timeout without unit", vpcipam(`, "timeout": "20"`), 7, []string{`ipam.timeout: "20"`}},
 		{"timeout a number", vpcipam(`, "timeout": 20`), 7, []string{"ipam.timeout: 20"}},
 		{"timeout too long", vpcipam(`, "timeout": "5m"`), 7, []string{"ipam.timeout: 5m0s", "3m0s"}},
 		{"relative socket", vpcipam(`, "agentSocket": "agent.sock"`), 7, []string{`ipam.agentSocket: "agent.sock"`}},
 		{"long socket", vpcipam(`, "agentSocket": "/` + strings.Repeat("x", 107) + `"`), 7, []string{"ipam.agentSocket", "107 bytes"}},
-		{"runtimeConfig.ips", vpcipvlan(`, "runtimeConfig": {"ips": ["10.10.1.70/24"]}, "ipam": {"type": "vpcipam"}`), 2, []string{`runtimeConfig.ips: ["10.10.1.70/24"]`}},
+		{"runtimeConfig.ips", vpcipvlan(`, "runtimeConfig": {"ips": ["?"]}, "ipam": {"type": "vpcipam"}`), 7, []string{`runtimeConfig.ips[0]: "?"`}},
+		{"runtimeConfig.ips of wrong type", vpcipvlan(`, "runtimeConfig": {"ips": 1}, "ipam": {"type": "vpcipam"}`), 7, []string{"runtimeConfig.ips: 1"}},
+		{"args of wrong type", vpcipvlan(`, "args": 1, "ipam": {"type": "vpcipam"}`), 7, []string{"args: 1 is not an object"}},
 		{"runtimeConfig.mac", vpcipvlan(`, "runtimeConfig": {"mac": "02:00:00:00:00:01"}, "ipam": {"type": "vpcipam"}`), 2, []string{"runtimeConfig.mac"}},
-		{"args.cni.ips", vpcipvlan(`, "args": {"cni": {"ips": ["10.10.1.70"]}}, "ipam": {"type": "vpcipam"}`), 2, []string{"args.cni.ips"}},
+		{"args.cni.mac", vpcipvlan(`, "args": {"cni": {"mac": "02::"}}, "ipam": {"type": "static"}`), 2, []string{"args.cni.mac", "ENI's MAC"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -208,9 +234,9 @@ func wantProblems(t *testing.T, err error, code uint, says []string) {
 	}
 }
 
-func TestRequestedAddressInArgsIsRefused(t *testing.T) {
-	_, err := netconf.ParseVPCIPAM([]byte(vpcipam("")), netconf.Env{AgentSocket: "/a", Args: "IgnoreUnknown=1;IP=10.10.1.70"})
-	wantProblems(t, err, 2, []string{"CNI_ARGS IP", "10.10.1.70"})
+func TestRequestedMACInArgsIsRefused(t *testing.T) {
+	_, err := netconf.ParseVPCIPAM([]byte(vpcipam("")), netconf.Env{AgentSocket: "/a", Args: "IgnoreUnknown=1;MAC=02:00:00:00:00:01"})
+	wantProblems(t, err, 2, []string{"CNI_ARGS MAC", "02:00:00:00:00:01", "ENI's MAC"})
 }
 
 func TestSocketFromEnvironmentIsChecked(t *testing.T) {
@@ -238,12 +264,32 @@ func TestVPCIPAMUnderUpstreamIpvlan(t *testing.T) {
 }
 
 func TestForeignIPAMIsNotJudged(t *testing.T) {
-	got, err := netconf.ParseVPCIpvlan([]byte(vpcipvlan(`, "master": "eth1", "register": false, "ipam": {"type": "host-local", "ranges": [], "x": 1}`)), env)
+	got, err := netconf.ParseVPCIpvlan([]byte(vpcipvlan(`, "master": "eth1", "runtimeConfig": {"ips": ["10.10.1.70", "10.10.1.71"]},
+		"ipam": {"type": "host-local", "ranges": [], "x": 1}`)), env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.IPAMType != "host-local" || got.IPAM.AgentSocket != "/run/agent.sock" || got.IPAM.Timeout != netconf.DefaultTimeout {
-		t.Errorf("got %+v", got)
+	want := netconf.IPAM{AgentSocket: "/run/agent.sock", Timeout: netconf.DefaultTimeout}
+	if diff := cmp.Diff(want, got.IPAM, opts); diff != "" || got.IPAMType != "host-local" {
+		t.Errorf("ipam (-want +got):\n%s", diff)
+	}
+}
+
+func TestForeignIPAMIsRegisteredUnlessTold(t *testing.T) {
+	for keys, want := range map[string]netconf.VPCIpvlan{
+		``:                        {Register: true, OnConflict: attachment.WaitThenReassign},
+		`, "onConflict": "never"`: {Register: true, OnConflict: attachment.Never},
+		`, "register": false`:     {OnConflict: attachment.WaitThenReassign},
+		`, "register": true, "onConflict": "reassign"`: {Register: true, OnConflict: attachment.Reassign},
+	} {
+		conf := vpcipvlan(keys + `, "ipam": {"type": "whereabouts"}`)
+		got, err := netconf.ParseVPCIpvlan([]byte(conf), env)
+		if err != nil || got.Register != want.Register || got.OnConflict != want.OnConflict {
+			t.Errorf("%s: register %t, onConflict %q, error %v", keys, got.Register, got.OnConflict, err)
+		}
+		if rel := netconf.ParseRelease([]byte(conf), env); rel.Registered != want.Register || !rel.Foreign() {
+			t.Errorf("%s: DEL reads %+v", keys, rel)
+		}
 	}
 }
 
@@ -258,13 +304,16 @@ func TestUnsetRoutesDifferFromNone(t *testing.T) {
 
 func TestReleaseReadsWhatItCan(t *testing.T) {
 	tests := map[string]netconf.Release{
-		``:                               {AgentSocket: "/run/agent.sock"},
-		`{"name": "n6"`:                  {AgentSocket: "/run/agent.sock"},
-		`{"name": "n6", "type": "x"}`:    {Name: "n6", AgentSocket: "/run/agent.sock"},
-		`{"name": "n6", "ipam": 5}`:      {Name: "n6", AgentSocket: "/run/agent.sock"},
-		vpcipam(`, "agentSocket": "/a"`): {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/a"},
-		vpcipam(`, "agentSocket": "a"`):  {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/run/agent.sock"},
-		vpcipvlan(`, "mtu": "?", "ipam": {"type": "static", "agentSocket": "/a"}`): {Name: "n6", IPAMType: "static", AgentSocket: "/run/agent.sock"},
+		``:                               {AgentSocket: "/run/agent.sock", Registered: true},
+		`{"name": "n6"`:                  {AgentSocket: "/run/agent.sock", Registered: true},
+		`{"name": "n6", "type": "x"}`:    {Name: "n6", AgentSocket: "/run/agent.sock", Registered: true},
+		`{"name": "n6", "ipam": 5}`:      {Name: "n6", AgentSocket: "/run/agent.sock", Registered: true},
+		vpcipam(`, "agentSocket": "/a"`): {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/a", Registered: true},
+		vpcipam(`, "agentSocket": "a"`):  {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/run/agent.sock", Registered: true},
+		vpcipvlan(`, "mtu": "?", "ipam": {"type": "static", "agentSocket": "/a"}`): {Name: "n6", IPAMType: "static", AgentSocket: "/run/agent.sock", Registered: true},
+		vpcipvlan(`, "register": false, "ipam": {"type": "static"}`):               {Name: "n6", IPAMType: "static", AgentSocket: "/run/agent.sock"},
+		vpcipvlan(`, "register": "no", "ipam": {"type": "static"}`):                {Name: "n6", IPAMType: "static", AgentSocket: "/run/agent.sock", Registered: true},
+		vpcipvlan(`, "register": false, "ipam": {"type": "vpcipam"}`):              {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/run/agent.sock", Registered: true},
 	}
 	for conf, want := range tests {
 		if got := netconf.ParseRelease([]byte(conf), env); got != want {

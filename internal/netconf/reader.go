@@ -83,6 +83,15 @@ func (o object) texts(key string) ([]string, bool) {
 	return value[[]string](o, key, "a list of strings")
 }
 
+// strings is a list of strings, or a single one.
+func (o object) strings(key, want string) []string {
+	if raw := o.raw(key); len(raw) == 0 || raw[0] != '"' {
+		list, _ := value[[]string](o, key, want)
+		return list
+	}
+	return []string{o.text(key)}
+}
+
 func (o object) flag(key string, unset bool) bool {
 	if v, found := value[bool](o, key, "true or false"); found {
 		return v
@@ -114,6 +123,14 @@ func (o object) number(key string, high int) int {
 func (o object) object(key string) (object, bool) {
 	fields, found := value[map[string]json.RawMessage](o, key, "an object")
 	return object{r: o.r, path: o.at(key), fields: fields}, found
+}
+
+// inner is an object in an object, empty when one of them is absent.
+func (o object) inner(keys ...string) object {
+	for _, key := range keys {
+		o, _ = o.object(key)
+	}
+	return o
 }
 
 // show is a JSON value for an error message: on one line, cut when long.

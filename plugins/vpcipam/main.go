@@ -28,7 +28,7 @@ func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
 // run serves one call; skel itself reads CNI_* and the configuration from the process.
 func run(getenv func(string) string, stdout, stderr io.Writer) int {
 	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
-	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status}
+	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status, GC: p.gc}
 	return ipam.Main(funcs, "CNI IPAM plugin vpcipam of multus-vpc", getenv, stdout, stderr)
 }
 
@@ -73,7 +73,7 @@ func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment
 		return nil, err
 	}
 	agent := p.agent(conf.IPAM)
-	reply, err := agent.Add(ctx, a, attachment.Query{Selector: selector, Families: conf.IPAM.Families, Source: conf.IPAM.Source})
+	reply, err := agent.Add(ctx, a, conf.IPAM.Query(selector))
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment
 		return nil, types.NewError(types.ErrInvalidNetworkConfig,
 			fmt.Sprintf("master: %q has the MAC of %s, but that ENI's link is %q; name it instead", conf.Master, reply.ENI.ID, found), "")
 	}
-	addresses := ipam.Addresses(reply, conf.IPAM.Gateway)
+	addresses := ipam.Addresses(reply, conf.IPAM.Gateways)
 	result := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
 		Routes:     ipam.CNIRoutes(ipam.Routes(conf.IPAM.Routes, a.IfName == ipam.FirstInterface, addresses)),
@@ -130,9 +130,22 @@ func (p plugin) check(args *skel.CmdArgs) error {
 }
 
 func (p plugin) status(args *skel.CmdArgs) error {
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	if err := p.agentOf(rel).Status(context.Background()); err != nil {
-		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
+	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if err != nil {
+		return ipam.Error(err)
 	}
-	return nil
+	selector, err := selectorOf(conf.Target)
+	if err != nil {
+		return ipam.Unavailable(err)
+	}
+	return ipam.Error(p.agent(conf.IPAM).Ready(context.Background(), conf.IPAM.Query(selector)))
+}
+
+func (p plugin) gc(args *skel.CmdArgs) error {
+	valid, err := netconf.ParseValid(args.StdinData)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	return ipam.Error(p.agentOf(rel).GC(context.Background(), rel.Name, valid))
 }

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -44,12 +43,11 @@ func (c call) allocateHere(ctx context.Context) (grant, error) {
 	if err != nil {
 		return grant{}, err
 	}
-	q.Families, q.Source = c.conf.IPAM.Families, c.conf.IPAM.Source
 	reply, err := c.agent.Add(ctx, c.about, q)
 	if err != nil {
 		return grant{}, err
 	}
-	addresses := ipam.Addresses(reply, c.conf.IPAM.Gateway)
+	addresses := ipam.Addresses(reply, c.conf.IPAM.Gateways)
 	g := grant{
 		master:    masterOf(reply.ENI.Link, reply.ENI.MAC),
 		addresses: addresses,
@@ -71,16 +69,19 @@ func (c call) wrongMaster(id eni.ID, name string) error {
 		fmt.Sprintf("master: %q has the MAC of %s, but that ENI's link is %q; name it instead", c.conf.Master, id, name), "")
 }
 
-// query means the ENI that the configuration selects; a master is known to the agent by its MAC.
+// query asks for what the configuration says, which is no more than an ENI with another IPAM plugin. A master is known to
+// the agent by its MAC.
 func (c call) query() (attachment.Query, error) {
-	q := attachment.Query{Selector: c.conf.Selector, NeedLink: true}
+	selector := c.conf.Selector
 	if c.conf.Master != "" {
 		l, err := c.masterByName()
 		if err != nil {
-			return q, err
+			return attachment.Query{}, err
 		}
-		q.Selector = eni.Selector{MAC: l.MAC}
+		selector = eni.Selector{MAC: l.MAC}
 	}
+	q := c.conf.IPAM.Query(selector)
+	q.NeedLink = true
 	return q, nil
 }
 
@@ -96,64 +97,6 @@ func (c call) masterByName() (attachment.Link, error) {
 func masterOf(l attachment.Link, mac eni.MAC) attachment.Link {
 	l.MAC = mac
 	return l
-}
-
-// delegate executes another IPAM plugin. The agent is asked only which link `eni` means; a `master` needs no agent.
-func (c call) delegate(ctx context.Context) (grant, error) {
-	g, subnet, err := c.foreignMaster(ctx)
-	if err != nil {
-		return grant{}, err
-	}
-	g.release = func(ctx context.Context) error {
-		return invoke.DelegateDel(ctx, c.conf.IPAMType, c.args.StdinData, nil)
-	}
-	result, err := invoke.DelegateAdd(ctx, c.conf.IPAMType, c.args.StdinData, nil)
-	if err == nil {
-		err = g.take(result, subnet)
-	}
-	if err != nil {
-		// A failed ADD of a delegate is followed by its DEL (CNI specification, section 4).
-		return grant{}, withUndo(err, g.release(context.WithoutCancel(ctx)))
-	}
-	return g, nil
-}
-
-func (c call) foreignMaster(ctx context.Context) (g grant, subnet netip.Prefix, err error) {
-	if c.conf.Master != "" {
-		g.master, err = c.masterByName()
-		return g, subnet, err
-	}
-	q, err := c.query()
-	if err != nil {
-		return g, subnet, err
-	}
-	reply, err := c.agent.Resolve(ctx, c.about, q)
-	g.master = masterOf(reply.ENI.Link, reply.ENI.MAC)
-	return g, reply.ENI.SubnetIPv4, err
-}
-
-// take reads an IPAM result. An address without a gateway gets its subnet's router where that is known.
-func (g *grant) take(from types.Result, subnet netip.Prefix) error {
-	result, err := types100.NewResultFromResult(from)
-	if err != nil {
-		return err
-	}
-	if len(result.IPs) == 0 {
-		return types.NewError(types.ErrInternal, "the IPAM plugin gave no address", "")
-	}
-	for _, one := range result.IPs {
-		a, addrErr := ipam.FromCNI(one)
-		if addrErr != nil {
-			return addrErr
-		}
-		if !a.Gateway.IsValid() && subnet.IsValid() && subnet.Contains(a.Prefix.Addr()) {
-			a.Gateway = eni.Gateway(subnet)
-		}
-		g.addresses = append(g.addresses, a)
-	}
-	g.routes, err = ipam.RoutesFromCNI(result.Routes)
-	g.dns = result.DNS
-	return err
 }
 
 func (c call) child(g grant) link.Child {
@@ -200,7 +143,10 @@ func (c call) checkIPAM(ctx context.Context, expected ipam.Expectation) (master 
 		}
 	}
 	if c.conf.IPAMType != netconf.TypeVPCIPAM {
-		return master, invoke.DelegateCheck(ctx, c.conf.IPAMType, c.args.StdinData, nil)
+		err = invoke.DelegateCheck(ctx, c.conf.IPAMType, c.args.StdinData, nil)
+		if err != nil || !c.conf.Register {
+			return master, err
+		}
 	}
 	reply, err := c.agent.Check(ctx, c.about, expected.Addresses)
 	if reply != nil {

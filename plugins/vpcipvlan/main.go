@@ -42,6 +42,7 @@ func run(getenv func(string) string, stdout, stderr io.Writer) int {
 		Del:    func(args *skel.CmdArgs) error { return answer(p.del(ctx, args)) },
 		Check:  func(args *skel.CmdArgs) error { return answer(p.check(ctx, args)) },
 		Status: func(args *skel.CmdArgs) error { return answer(p.status(ctx, args)) },
+		GC:     func(args *skel.CmdArgs) error { return answer(p.gc(ctx, args)) },
 	}
 	return ipam.Main(funcs, "CNI plugin vpcipvlan of multus-vpc", getenv, stdout, stderr)
 }
@@ -64,13 +65,19 @@ type call struct {
 }
 
 func (p plugin) open(args *skel.CmdArgs) (call, error) {
-	conf, err := netconf.ParseVPCIpvlan(args.StdinData, ipam.Env(args.Args, p.getenv))
+	c, err := p.read(args)
 	if err != nil {
 		return call{}, err
 	}
-	about, err := ipam.Describe(args, conf.Name, conf.Pod)
+	c.about, err = ipam.Describe(args, c.conf.Name, c.conf.Pod)
+	return c, err
+}
+
+// read is a call about no attachment.
+func (p plugin) read(args *skel.CmdArgs) (call, error) {
+	conf, err := netconf.ParseVPCIpvlan(args.StdinData, ipam.Env(args.Args, p.getenv))
 	agent := ipam.Agent{Socket: conf.IPAM.AgentSocket, Timeout: conf.IPAM.Timeout, Stderr: p.stderr}
-	return call{args, conf, about, agent}, err
+	return call{args: args, conf: conf, agent: agent}, err
 }
 
 // add allocates, then makes the interface, then prints the result; each step is undone when a later one fails.
@@ -112,17 +119,20 @@ func (p plugin) add(ctx context.Context, args *skel.CmdArgs) (err error) {
 	return nil
 }
 
-// del removes the interface first, so that no address is given to another pod while this one still has it.
+// del removes the interface first, so that no address is given to another pod while this one still has it. What the agent
+// registered is given back before the IPAM plugin that gave it can give it again.
 func (p plugin) del(ctx context.Context, args *skel.CmdArgs) error {
 	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
 	key := ipam.Key(args)
 	if err := removeLink(args, key); err != nil {
 		return err
 	}
-	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
+	if rel.Registered {
+		p.agentOf(rel).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
+	}
+	if rel.Foreign() {
 		return invoke.DelegateDel(ctx, rel.IPAMType, args.StdinData, nil)
 	}
-	p.agentOf(rel).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
 	return nil
 }
 
@@ -161,14 +171,51 @@ func (p plugin) check(ctx context.Context, args *skel.CmdArgs) error {
 }
 
 func (p plugin) status(ctx context.Context, args *skel.CmdArgs) error {
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	if rel.IPAMType != "" && rel.IPAMType != netconf.TypeVPCIPAM {
-		return invoke.DelegateStatus(ctx, rel.IPAMType, args.StdinData, nil)
+	c, err := p.read(args)
+	if err != nil {
+		return err
 	}
-	if err := p.agentOf(rel).Status(ctx); err != nil {
-		return types.NewError(ipam.StatusUnavailable, err.Error(), "")
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	if c.conf.IPAMType == netconf.TypeVPCIPAM {
+		return nil
+	}
+	return invoke.DelegateStatus(ctx, c.conf.IPAMType, args.StdinData, nil)
+}
+
+// ready is nil when the agent can do its part of an ADD.
+func (c call) ready(ctx context.Context) error {
+	q, err := c.query()
+	switch {
+	case err != nil:
+		return ipam.Unavailable(err)
+	case c.conf.IPAMType == netconf.TypeVPCIPAM:
+		return c.agent.Ready(ctx, q)
+	case c.conf.Register || c.conf.Master == "":
+		return c.agent.Reachable(ctx, q)
 	}
 	return nil
+}
+
+// gc goes on after an error and reports all of them at the end.
+func (p plugin) gc(ctx context.Context, args *skel.CmdArgs) error {
+	valid, err := netconf.ParseValid(args.StdinData)
+	if err != nil {
+		return err
+	}
+	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	if rel.Registered {
+		err = p.agentOf(rel).GC(ctx, rel.Name, valid)
+	}
+	if rel.Foreign() {
+		if foreign := invoke.DelegateGC(ctx, rel.IPAMType, args.StdinData, nil); err == nil {
+			err = foreign
+		} else if foreign != nil {
+			err = also(err, "IPAM plugin "+rel.IPAMType, foreign)
+		}
+	}
+	return err
 }
 
 // coded gives the errors of package link their CNI codes, and others those that every plugin uses.
@@ -204,6 +251,11 @@ func withUndo(err, undo error) error {
 	if undo == nil {
 		return err
 	}
+	return also(err, "undoing it", undo)
+}
+
+// also adds a second error to the details of the first, which keeps its code.
+func also(err error, what string, second error) error {
 	e := coded(err)
-	return types.NewError(e.Code, e.Msg, strings.TrimPrefix(fmt.Sprintf("%s; undoing it: %v", e.Details, undo), "; "))
+	return types.NewError(e.Code, e.Msg, strings.TrimPrefix(fmt.Sprintf("%s; %s: %v", e.Details, what, second), "; "))
 }

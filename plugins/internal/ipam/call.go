@@ -20,10 +20,6 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/netns"
 )
 
-// StatusUnavailable is STATUS' code for a plugin that cannot serve ADD.
-// https://github.com/containernetworking/cni/blob/main/SPEC.md#error
-const StatusUnavailable = 50
-
 // Main runs a plugin's functions for the call that the environment describes, and returns the exit status. Errors are
 // written to stdout as the specification wants them.
 func Main(funcs skel.CNIFuncs, about string, getenv func(string) string, stdout, stderr io.Writer) int {
@@ -107,6 +103,12 @@ func Error(err error) error {
 		return nil
 	}
 	return Coded(err)
+}
+
+// Unavailable is err for STATUS: an ADD cannot be served.
+func Unavailable(err error) error {
+	e := Coded(err)
+	return types.NewError(agentapi.CodeNotAvailable, e.Msg, e.Details)
 }
 
 // Coded gives an error its CNI code, unless it has one. It must be the last to touch it: skel drops what wraps it.

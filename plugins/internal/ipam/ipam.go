@@ -8,6 +8,7 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -24,12 +25,14 @@ const (
 	delPatience, delTimeout = time.Second, 5 * time.Second
 	// statusPatience and statusTimeout keep STATUS cheap; runtimes ask every few seconds.
 	statusPatience, statusTimeout = 500 * time.Millisecond, 5 * time.Second
+	// gcTimeout leaves the agent time to look at the namespaces of all attachments of the largest node.
+	gcTimeout = 30 * time.Second
 )
 
 // Agent is the agent of this node.
 type Agent struct {
 	Socket string
-	// Timeout of every call but Release and Status, which are short.
+	// Timeout of ADD and CHECK; the other calls have their own.
 	Timeout time.Duration
 	// Stderr is told of what a DEL could not do and left to the agent.
 	Stderr io.Writer
@@ -65,11 +68,61 @@ func (g Agent) Check(ctx context.Context, a attachment.Attachment, want []Addres
 	return resp.Add, err
 }
 
-// Status is nil when an agent answers.
-func (g Agent) Status(ctx context.Context) error {
+// Register has the agent tell EC2 of addresses that another IPAM plugin gave the attachment. The answer's addresses are
+// those, on the ENI that holds them now.
+func (g Agent) Register(ctx context.Context, a attachment.Attachment, q attachment.Query, addresses []Address, conflict attachment.OnConflict) (agentapi.AddReply, error) {
+	resp, err := g.client().Call(ctx, agentapi.Request{
+		Method: agentapi.MethodRegister, Attachment: &a, Query: &q, Addresses: prefixes(addresses), OnConflict: conflict,
+	})
+	return needed(resp, err)
+}
+
+// Ready is nil when an ADD for the query can be served. An agent that is too old to say counts as ready when it answers.
+func (g Agent) Ready(ctx context.Context, q attachment.Query) error {
 	short := agentapi.Client{Socket: g.Socket, Timeout: statusTimeout, Patience: statusPatience}
-	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodStatus})
+	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodReady, Query: &q})
+	if tooOld(err) {
+		_, err = short.Call(ctx, agentapi.Request{Method: agentapi.MethodStatus})
+	}
+	return unready(err)
+}
+
+// Reachable is nil when the query means an ENI, for addresses that come from elsewhere.
+func (g Agent) Reachable(ctx context.Context, q attachment.Query) error {
+	short := agentapi.Client{Socket: g.Socket, Timeout: statusTimeout, Patience: statusPatience}
+	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodENI, Query: &q})
+	return unready(err)
+}
+
+// unready words a failure for STATUS, whose codes are its own: what may pass by itself is "not available".
+// https://github.com/containernetworking/cni/blob/main/SPEC.md#status-check-plugin-status
+func unready(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *agentapi.AsError(err)
+	if e.Code == agentapi.CodeTryAgainLater || e.Code == agentapi.CodeIO {
+		e.Code = agentapi.CodeNotAvailable
+	}
+	return &e
+}
+
+// GC has the agent release what the network's attachments hold, but for those that are valid. An agent that is too old
+// for that does the same by itself, when the attachments' namespaces are gone.
+func (g Agent) GC(ctx context.Context, network string, valid []attachment.Key) error {
+	client := agentapi.Client{Socket: g.Socket, Timeout: gcTimeout, Patience: delPatience}
+	_, err := client.Call(ctx, agentapi.Request{Method: agentapi.MethodGC, Network: network, Valid: valid})
+	if tooOld(err) {
+		g.say("collect garbage of network %s: %v; it does so by itself when network namespaces are gone", network, err)
+		return nil
+	}
 	return err
+}
+
+// tooOld is what an agent answers to a method that it does not know.
+func tooOld(err error) bool {
+	e, answered := errors.AsType[*agentapi.Error](err)
+	return answered && e.Code == agentapi.CodeVersion
 }
 
 // Release gives back what the attachment holds. It cannot fail: when the agent does not take it, a tombstone tells the

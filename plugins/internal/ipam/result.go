@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -27,24 +28,31 @@ type Address struct {
 	Gateway netip.Addr // may be invalid
 }
 
-// Addresses gives the agent's addresses their gateways: the configured one, or the subnet's router.
-func Addresses(reply agentapi.AddReply, configured netip.Addr) []Address {
+// Addresses gives the agent's addresses their gateways: the configured one of the family, or the subnet's router.
+func Addresses(reply agentapi.AddReply, configured []netip.Addr) []Address {
 	list := make([]Address, len(reply.Addresses))
 	for i, p := range reply.Addresses {
 		list[i] = Address{Prefix: p, Gateway: eni.Gateway(p)}
-		if configured.IsValid() && configured.Is4() == p.Addr().Is4() {
-			list[i].Gateway = configured
+		for _, gateway := range configured {
+			if gateway.BitLen() == p.Addr().BitLen() {
+				list[i].Gateway = gateway
+			}
 		}
 	}
 	return list
 }
 
-// Routes are the configured ones; when nothing was said, a default route by each family's gateway if the interface may
+// Routes are the configured ones of the families that the interface has; when nothing was said, a default route by each family's gateway if the interface may
 // have it. vpcipvlan sees the pod's routes and takes the default route whenever nobody has it; an IPAM plugin does not
 // see them, and interface plugins fail on a second default route, so vpcipam goes by [FirstInterface].
 func Routes(configured []netconf.Route, mayBeDefault bool, addresses []Address) []netconf.Route {
-	if configured != nil || !mayBeDefault {
-		return configured
+	if configured != nil {
+		return slices.DeleteFunc(slices.Clone(configured), func(r netconf.Route) bool {
+			return !slices.ContainsFunc(addresses, func(a Address) bool { return a.Prefix.Addr().BitLen() == r.Dst.Addr().BitLen() })
+		})
+	}
+	if !mayBeDefault {
+		return nil
 	}
 	var routes []netconf.Route
 	for _, a := range addresses {

@@ -5,13 +5,14 @@ package plugintest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 )
 
-// ipamMain is another IPAM plugin: it prints `ipam.result` and keeps one line per call in the file $HOLDS.ipam. With
-// `ipam.fail` naming its command it fails with code 123.
+// ipamMain is another IPAM plugin: it prints `ipam.result` and keeps one line per call in the file $HOLDS.ipam, and in
+// $HOLDS.calls, where fakeagent does too. With `ipam.fail` naming its command it fails with code 123.
 func ipamMain(getenv func(string) string, stdin io.Reader, stdout io.Writer) int {
 	var conf struct {
 		IPAM struct {
@@ -26,6 +27,9 @@ func ipamMain(getenv func(string) string, stdin io.Reader, stdout io.Writer) int
 		_ = log.Close() // the write has told
 	}
 	if err == nil {
+		err = logCall(getenv("HOLDS"), "fakeipam "+command)
+	}
+	if err == nil {
 		err = json.NewDecoder(stdin).Decode(&conf)
 	}
 	if err != nil || conf.IPAM.Fail == command {
@@ -36,4 +40,14 @@ func ipamMain(getenv func(string) string, stdin io.Reader, stdout io.Writer) int
 		_, _ = stdout.Write(conf.IPAM.Result) // the reader finds it cut
 	}
 	return 0
+}
+
+// logCall adds a line to the calls beside the file of holds.
+func logCall(holds, line string) error {
+	log, err := os.OpenFile(holds+".calls", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(log, line)
+	return errors.Join(err, log.Close())
 }
