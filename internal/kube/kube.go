@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Package kube asks the Kubernetes API the few questions that a node has: today one, which pod of a StatefulSet a pod is.
+// The agent uses it for sticky addresses. A question is one GET of an object's metadata; nothing is cached or watched, so
+// that a worker costs the API server nothing until a pod asks. It only reads, and decides nothing about addresses.
+//
+// Of client-go it uses the metadata client: the typed clients link every API group's types, four times as much.
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	// requestTimeout bounds one question. An API server answers a GET of one object within a second (its service level
+	// objective); whoever asks may leave earlier by its context.
+	// https://github.com/kubernetes/community/blob/master/sig-scalability/slos/api_call_latency.md
+	requestTimeout = 10 * time.Second
+
+	// DefaultServiceAccountDir is where the kubelet mounts a pod's service account.
+	// https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api
+	DefaultServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// ErrNoAPI says that nothing tells where a Kubernetes API is, or as whom to speak to it.
+var ErrNoAPI = errors.New("no access to a Kubernetes API is configured")
+
+// Config says how to reach the API: by Kubeconfig, or else as the service account of the pod that we run in.
+type Config struct {
+	// Kubeconfig is the path of one file; empty means the service account.
+	Kubeconfig string
+	// ServiceHost and ServicePort are KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT of a pod; empty outside a cluster.
+	ServiceHost, ServicePort string
+	// ServiceAccountDir has token and ca.crt; empty means [DefaultServiceAccountDir].
+	ServiceAccountDir string
+	// UserAgent is who we are in the API server's audit log.
+	UserAgent string
+}
+
+// Client asks the API. Its methods may be called concurrently.
+type Client struct {
+	metadata metadata.Interface
+}
+
+// New makes a client without asking anything yet, so that the API may be away. The error matches [ErrNoAPI] when cfg is
+// about no cluster: no Kubeconfig, and not in a pod with a service account.
+func New(cfg Config) (*Client, error) {
+	access, err := cfg.access()
+	if err != nil {
+		return nil, err
+	}
+	access.UserAgent = cfg.UserAgent
+	access.Timeout = requestTimeout
+	access.QPS = -1 // the API server's own fairness shares it out; client-go's default is 5 a second
+	access.WarningHandler = rest.NoWarnings{}
+	client, err := metadata.NewForConfig(access)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the Kubernetes API at %s: %w", access.Host, err)
+	}
+	return &Client{client}, nil
+}
+
+// access is where the API server is and as whom to speak to it.
+func (cfg Config) access() (*rest.Config, error) {
+	switch {
+	case cfg.Kubeconfig != "":
+		access, err := readKubeconfig(cfg.Kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig %s: %w", cfg.Kubeconfig, err)
+		}
+		return access, nil
+	case cfg.ServiceHost != "" && cfg.ServicePort != "":
+		return cfg.serviceAccount()
+	default:
+		return nil, ErrNoAPI
+	}
+}
+
+// readKubeconfig uses the current context of that one file. Unlike the loaders for command lines it never falls back to
+// the service account: who names a file means that file.
+func readKubeconfig(path string) (*rest.Config, error) {
+	file, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ResolveLocalPaths(file); err != nil {
+		return nil, err
+	}
+	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
+}
+
+// serviceAccount is the access that every pod has, unless its author said automountServiceAccountToken: false. It is
+// what rest.InClusterConfig does, with places that a test can choose.
+func (cfg Config) serviceAccount() (*rest.Config, error) {
+	dir := cfg.ServiceAccountDir
+	if dir == "" {
+		dir = DefaultServiceAccountDir
+	}
+	token, ca := filepath.Join(dir, "token"), filepath.Join(dir, "ca.crt")
+	if _, err := os.Stat(token); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: this pod has no service account token in %s", ErrNoAPI, dir)
+	}
+	return &rest.Config{
+		Host:            "https://" + net.JoinHostPort(cfg.ServiceHost, cfg.ServicePort),
+		BearerTokenFile: token, // read anew every minute: the kubelet rotates it
+		TLSClientConfig: rest.TLSClientConfig{CAFile: ca},
+	}, nil
+}
