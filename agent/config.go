@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/kube"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
@@ -23,6 +24,7 @@ type options struct {
 	metricsAddress string
 	configFile     string
 	logLevel       string
+	kube           kube.Config
 	pool           pool.Config
 }
 
@@ -52,7 +54,9 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	text(&o.cniBinDir, "cni-bin-dir", "MULTUS_VPC_CNI_BIN_DIR", "", "`folder` to install the plugins in; empty installs nothing")
 	text(&o.metricsAddress, "metrics-address", "MULTUS_VPC_METRICS_ADDRESS", ":61690", "`address` of /metrics, /healthz and /readyz; empty serves none")
 	text(&o.configFile, "config", "MULTUS_VPC_CONFIG", "", "YAML `file` with pool targets")
+	text(&o.kube.Kubeconfig, "kubeconfig", "KUBECONFIG", "", "`file` to reach the Kubernetes API with; empty means as this pod's service account, or not at all")
 	text(&o.logLevel, "log-level", "MULTUS_VPC_LOG_LEVEL", "info", "debug, info, warn or error")
+	o.kube.ServiceHost, o.kube.ServicePort = getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(stderr, usage)

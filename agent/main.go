@@ -94,6 +94,10 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, book.Close()) }()
 	report(log, found)
+	who, err := pods(o.kube, log)
+	if err != nil {
+		return err
+	}
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
 	o.pool.Conflict = m.conflicts.Inc
@@ -105,6 +109,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 		Namespaces: namespaces{},
 		Ledger:     records{book},
 		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
+		Pods:       who,
 	}, entries(found.Entries), found.Rebooted)
 
 	m.watch(node)

@@ -5,11 +5,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/kube"
 	"github.com/multus-vpc/multus-vpc/internal/ledger"
 	"github.com/multus-vpc/multus-vpc/internal/link"
 	"github.com/multus-vpc/multus-vpc/internal/netns"
@@ -110,4 +113,18 @@ func (t tombstones) Find(key attachment.Key) (pool.Tombstone, bool, error) {
 
 func word(s tombstone.Note) pool.Tombstone {
 	return pool.Tombstone{Key: s.Key, BootID: s.BootID, Uptime: time.Duration(s.BootTime)}
+}
+
+// pods is the Kubernetes API, or nil where there is none: then sticky addresses are refused, and all else works.
+func pods(cfg kube.Config, log *slog.Logger) (pool.Pods, error) {
+	cfg.UserAgent = "multus-vpc-agent/" + version()
+	client, err := kube.New(cfg)
+	if errors.Is(err, kube.ErrNoAPI) {
+		log.Info("works without the Kubernetes API; sticky addresses are refused", "reason", err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err // not client: a nil client is no nil interface
+	}
+	return client, nil
 }
