@@ -23,9 +23,9 @@ func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 	campaign{
 		wiring: withVPCIPAM(),
 		perWorker: map[round]int{
-			{beforeAssign, theAgent}:   11,
+			{beforeAssign, theAgent}:   13,
 			{lateAssign, theAgent}:     6,
-			{afterAssign, theAgent}:    12,
+			{afterAssign, theAgent}:    14,
 			{beforeUnassign, theAgent}: 3,
 			{lateUnassign, theAgent}:   2,
 			{afterUnassign, theAgent}:  3,
