@@ -118,7 +118,7 @@ var jsonTag = regexp.MustCompile("json:\"([A-Za-z]+),omitempty\"")
 
 func TestConfigurationKeysAreTheAgents(t *testing.T) {
 	t.Parallel()
-	source := read(t, "agent/config.go")
+	source := read(t, "agent/config.go") + read(t, "agent/file.go")
 	var real []string
 	for _, m := range jsonTag.FindAllStringSubmatch(source, -1) {
 		real = append(real, m[1])
