@@ -213,7 +213,7 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 // cooling finds the hold that the same pod, interface and network gave back. The caller holds n.mu.
 func (n *Node) cooling(a attachment.Attachment) *hold {
 	for _, h := range n.holds {
-		if h.state == ownership.Cooling && identity(h.Attachment) == identity(a) {
+		if h.state == ownership.Cooling && h.IfName == a.IfName && identity(h.Attachment) == identity(a) {
 			return h
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -99,39 +99,41 @@ func (p *iface) class(k kind) *class {
 	return c
 }
 
-// sorted lists the ENI's classes in a stable order.
+// sortedClasses lists the ENI's classes in a stable order.
 func (p *iface) sortedClasses() []*class {
 	all := make([]*class, 0, len(p.classes))
-	for _, c := range p.classes {
-		all = append(all, c)
+	for _, key := range slices.Sorted(maps.Keys(p.classes)) {
+		all = append(all, p.classes[key])
 	}
-	slices.SortFunc(all, func(a, b *class) int { return strings.Compare(a.key(), b.key()) })
 	return all
 }
 
-// reservations that feed the class: of its type and family, never the static ones.
+// reservations that feed the class.
 func (c *class) reservations() []eni.Reservation {
+	return slices.DeleteFunc(slices.Clone(c.p.reservations), func(r eni.Reservation) bool { return !c.draws(r) })
+}
+
+// draws reports whether a reservation feeds the class: one of its type and family with its tags, never a static one.
+func (c *class) draws(r eni.Reservation) bool {
 	want := eni.Explicit
 	if c.Source == attachment.SourcePrefix {
 		want = eni.Prefix
 	}
-	return slices.DeleteFunc(slices.Clone(c.p.reservations), func(r eni.Reservation) bool {
-		if r.Type != want || r.Role() == eni.RoleStatic || r.CIDR.Addr().Is6() != c.V6 {
-			return true
-		}
-		for k, v := range c.ReservationTags {
-			if r.Tags[k] != v {
-				return true
-			}
-		}
+	if r.Type != want || r.Role() == eni.RoleStatic || r.CIDR.Addr().Is6() != c.V6 {
 		return false
-	})
+	}
+	for k, v := range c.ReservationTags {
+		if r.Tags[k] != v {
+			return false
+		}
+	}
+	return true
 }
 
 // feeds reports whether an address that nobody accounts for would be stock of the class.
 func (c *class) feeds(a netip.Addr) bool {
 	return c.Source == attachment.SourceReservation && a.Is6() == c.V6 && c.admits(a) &&
-		slices.ContainsFunc(c.reservations(), func(r eni.Reservation) bool { return r.CIDR.Contains(a) })
+		slices.ContainsFunc(c.p.reservations, func(r eni.Reservation) bool { return r.CIDR.Contains(a) && c.draws(r) })
 }
 
 // serves reports whether the entry at u is, or was, an address of the class.

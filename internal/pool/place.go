@@ -180,7 +180,7 @@ func (p *iface) unfit(w *waiter, q attachment.Query) string {
 			return "is in " + string(p.subnet.ID) + ", which has no IPv6 CIDR"
 		case !k.V6 && !p.subnet.IPv4.IsValid():
 			return "is in " + string(p.subnet.ID) + ", which has no IPv4 CIDR"
-		case k.Source == attachment.SourceReservation && len(c.reservations()) == 0:
+		case k.Source == attachment.SourceReservation && !slices.ContainsFunc(p.reservations, c.draws):
 			reason := "is in " + string(p.subnet.ID) + ", which has no explicit subnet CIDR reservation for pods"
 			if k.V6 {
 				reason += " in IPv6"
