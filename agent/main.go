@@ -37,6 +37,7 @@ import (
 )
 
 func main() {
+	tune(os.Getenv)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
 	stop()
@@ -184,11 +185,11 @@ func report(log *slog.Logger, found ledger.Opened) {
 
 // uptime is the clock of the tombstones: what no change of the wall clock moves.
 func uptime() time.Duration {
-	now, err := tombstone.Now()
+	up, err := tombstone.Uptime()
 	if err != nil {
 		return 0 // it could be read a moment ago; an allocation of uptime 0 is older than any tombstone
 	}
-	return now.BootTime
+	return up
 }
 
 func version() string {

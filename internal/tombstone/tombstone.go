@@ -45,11 +45,20 @@ func Now() (Moment, error) {
 	if err != nil {
 		return Moment{}, err
 	}
+	up, err := Uptime()
+	if err != nil {
+		return Moment{}, err
+	}
+	return Moment{BootID: strings.TrimSpace(string(id)), BootTime: up}, nil
+}
+
+// Uptime is the BootTime of the present [Moment], for those who know the boot already.
+func Uptime() (time.Duration, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return Moment{}, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
+		return 0, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
 	}
-	return Moment{BootID: strings.TrimSpace(string(id)), BootTime: time.Duration(ts.Nano())}, nil
+	return time.Duration(ts.Nano()), nil
 }
 
 // Dir is a folder of notes. It need not exist.
