@@ -13,7 +13,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -30,7 +29,8 @@ type Child struct {
 	attachment.Key
 	// Netns is the path of the pod's network namespace.
 	Netns string
-	// Master is the ENI's link in the caller's namespace: it must still have this index and MAC, and be up.
+	// Master is the ENI's link in the caller's namespace: it must still have this MAC, and be up. Its index and name may
+	// have changed since.
 	Master attachment.Link
 	// MTU of the interface; 0 means the master's.
 	MTU int
@@ -64,16 +64,6 @@ var (
 	ErrMaster = errors.New("master link unusable")
 )
 
-// ModeError says that a link carries children in another mode than l2: mode and flags belong to the master, and a
-// further child would switch those of its siblings.
-// https://github.com/torvalds/linux/blob/v6.1/drivers/net/ipvlan/ipvlan_main.c (ipvlan_link_new, ipvlan_set_port_mode)
-type ModeError struct{ Master, Sibling, Mode string }
-
-func (e *ModeError) Error() string {
-	return fmt.Sprintf("link %s carries ipvlan child %s in mode %s, and a child in mode l2 would switch it; remove %s or use another ENI",
-		e.Master, e.Sibling, e.Mode, e.Sibling)
-}
-
 // addressTimeout is how long an address may be held by a child that is about to go: the kernel removes the links of a
 // deleted namespace after its deletion has returned.
 const addressTimeout = 2 * time.Second
@@ -89,17 +79,21 @@ func Add(ctx context.Context, c Child) (made Made, err error) {
 		return Made{}, err
 	}
 	defer p.leave()
-	if err = p.vacant(c); err != nil {
+	links, err := p.vacant(c)
+	if err != nil {
 		return Made{}, err
 	}
 	master, err := findMaster(c.Master)
 	if err != nil {
 		return Made{}, err
 	}
+	if err = checkSiblings(links, master); err != nil {
+		return Made{}, err
+	}
 	if c.MTU > master.Attrs().MTU {
 		return Made{}, fmt.Errorf("MTU %d exceeds that of link %s, %d", c.MTU, c.Master.Name, master.Attrs().MTU)
 	}
-	child, err := p.create(c, master)
+	child, err := p.create(ctx, c, master)
 	if err != nil {
 		return Made{}, err
 	}
@@ -137,41 +131,6 @@ func shown(routes []route, index int) []netconf.Route {
 	return append(main, others...)
 }
 
-// ByName finds a link of the caller's namespace that can be a master: one that stands on no other link.
-func ByName(name string) (attachment.Link, error) {
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		return attachment.Link{}, fmt.Errorf("find link %s: %w", name, err)
-	}
-	if !canBeENI(l) {
-		return attachment.Link{}, fmt.Errorf("link %s is of kind %s and no ENI's own", name, l.Type())
-	}
-	return describe(l), nil
-}
-
-func describe(l netlink.Link) attachment.Link {
-	a := l.Attrs()
-	return attachment.Link{
-		Name: a.Name, Index: a.Index, MTU: a.MTU, MAC: eni.ParseMAC(a.HardwareAddr.String()), Up: a.Flags&net.FlagUp != 0,
-	}
-}
-
-// findMaster looks the link up by index and compares the MAC: names change hands, indices do not.
-func findMaster(want attachment.Link) (netlink.Link, error) {
-	l, err := netlink.LinkByIndex(want.Index)
-	if err != nil {
-		return nil, fmt.Errorf("%w: find link %s (index %d): %w", ErrMaster, want.Name, want.Index, err)
-	}
-	got := describe(l)
-	switch {
-	case got.MAC != want.MAC:
-		return nil, fmt.Errorf("%w: link %s (index %d) has MAC %s, not the ENI's %s", ErrMaster, got.Name, got.Index, got.MAC, want.MAC)
-	case !got.Up:
-		return nil, fmt.Errorf("%w: link %s (index %d) is down", ErrMaster, got.Name, got.Index)
-	}
-	return l, nil
-}
-
 // Vacant is [ErrExists] when the pod at path has an interface of the attachment's name.
 func Vacant(path string, k attachment.Key) error {
 	p, err := enter(path)
@@ -195,43 +154,29 @@ func interimName(k attachment.Key) string {
 	return "mv" + hex.EncodeToString(sum[:])[:unix.IFNAMSIZ-1-len("mv")]
 }
 
-// vacant refuses a taken name and siblings in another mode, and removes what a killed Add left behind.
-func (p *pod) vacant(c Child) error {
+// vacant refuses a taken name, removes what a killed Add left behind, and returns the namespace's links.
+func (p *pod) vacant(c Child) ([]netlink.Link, error) {
 	links, err := p.h.LinkList()
 	if err != nil {
-		return fmt.Errorf("list links of %s: %w", c.Netns, err)
+		return nil, fmt.Errorf("list links of %s: %w", c.Netns, err)
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		iv, ours := l.(*netlink.IPVlan)
+		_, ours := l.(*netlink.IPVlan)
 		switch {
 		case a.Name == c.IfName:
-			return fmt.Errorf("%s in %s: %w", c.IfName, c.Netns, ErrExists)
+			return nil, fmt.Errorf("%s in %s: %w", c.IfName, c.Netns, ErrExists)
 		case ours && a.Name == interimName(c.Key):
 			if err := p.h.LinkDel(l); err != nil {
-				return fmt.Errorf("remove left-over %s: %w", a.Name, err)
+				return nil, fmt.Errorf("remove left-over %s: %w", a.Name, err)
 			}
-		case ours && a.ParentIndex == c.Master.Index && eni.ParseMAC(a.HardwareAddr.String()) == c.Master.MAC && !isL2(iv):
-			return &ModeError{Master: c.Master.Name, Sibling: a.Name, Mode: modeOf(iv)}
 		}
 	}
-	return nil
-}
-
-func isL2(l *netlink.IPVlan) bool {
-	return l.Mode == netlink.IPVLAN_MODE_L2 && l.Flag == netlink.IPVLAN_FLAG_BRIDGE
-}
-
-func modeOf(l *netlink.IPVlan) string {
-	names := map[netlink.IPVlanMode]string{
-		netlink.IPVLAN_MODE_L2: "l2", netlink.IPVLAN_MODE_L3: "l3", netlink.IPVLAN_MODE_L3S: "l3s",
-	}
-	flags := map[netlink.IPVlanFlag]string{netlink.IPVLAN_FLAG_PRIVATE: " private", netlink.IPVLAN_FLAG_VEPA: " vepa"}
-	return names[l.Mode] + flags[l.Flag]
+	return links, nil
 }
 
 // create makes the child in the pod's namespace under its interim name.
-func (p *pod) create(c Child, master netlink.Link) (netlink.Link, error) {
+func (p *pod) create(ctx context.Context, c Child, master netlink.Link) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = interimName(c.Key)
 	attrs.ParentIndex = master.Attrs().Index
@@ -240,7 +185,7 @@ func (p *pod) create(c Child, master netlink.Link) (netlink.Link, error) {
 	if attrs.MTU == 0 {
 		attrs.MTU = master.Attrs().MTU
 	}
-	err := netlink.LinkAdd(&netlink.IPVlan{LinkAttrs: attrs, Mode: netlink.IPVLAN_MODE_L2, Flag: netlink.IPVLAN_FLAG_BRIDGE})
+	err := addIPVlan(ctx, &netlink.IPVlan{LinkAttrs: attrs, Mode: netlink.IPVLAN_MODE_L2, Flag: netlink.IPVLAN_FLAG_BRIDGE})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, fmt.Errorf("make an ipvlan child of %s: %w; the kernel needs the ipvlan module (CONFIG_IPVLAN)", c.Master.Name, err)
 	}
@@ -252,4 +197,26 @@ func (p *pod) create(c Child, master netlink.Link) (netlink.Link, error) {
 		return nil, fmt.Errorf("find the new child of %s: %w", c.Master.Name, err)
 	}
 	return child, nil
+}
+
+// moduleTimeout is how long another process may take to load the ipvlan module.
+const moduleTimeout = 500 * time.Millisecond
+
+// addIPVlan waits for the ipvlan module while another process loads it: the kernel loads it on demand, and answers
+// "not supported" to whoever asks in the middle, as the second of a fresh node's first two pods does.
+func addIPVlan(ctx context.Context, l *netlink.IPVlan) error {
+	const pause = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, moduleTimeout)
+	defer cancel()
+	for {
+		err := netlink.LinkAdd(l)
+		if !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

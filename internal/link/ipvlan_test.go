@@ -229,7 +229,7 @@ func TestDelCleansUpAfterInterruption(t *testing.T) {
 			t.Error(err)
 		}
 		for range 2 { // the second time Add itself removes what is left
-			if _, err := p.create(c, l); err != nil {
+			if _, err := p.create(t.Context(), c, l); err != nil {
 				t.Error(err)
 			}
 			if _, err := Add(t.Context(), c); err != nil {
@@ -239,7 +239,7 @@ func TestDelCleansUpAfterInterruption(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if _, err := p.create(c, l); err != nil {
+		if _, err := p.create(t.Context(), c, l); err != nil {
 			t.Error(err)
 		}
 		if err := Del(path, c.Key); err != nil {

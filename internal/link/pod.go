@@ -166,7 +166,10 @@ func (p *pod) sysctls(c Child, arpIgnore bool) error {
 	}
 	for _, a := range c.Addresses {
 		if a.Prefix.Addr().Is6() {
-			values = append(values, [2]string{"ipv6/conf/" + c.IfName + "/disable_ipv6", "0"})
+			values = append(values,
+				[2]string{"ipv6/conf/" + c.IfName + "/disable_ipv6", "0"},
+				// As with IPv4, addresses survive that the interface is set down and up again.
+				[2]string{"ipv6/conf/" + c.IfName + "/keep_addr_on_down", "1"})
 			break
 		}
 	}

@@ -280,6 +280,11 @@ func TestIPv6IsConfiguredWithoutProbing(t *testing.T) {
 	if got := ip(t, path, "-6", "route", "show", "default"); !strings.Contains(got, "via fe80:ec2::1") {
 		t.Errorf("default route: %s", got)
 	}
+	for name, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0", "keep_addr_on_down": "1"} {
+		if got := sysctl(t, p, "ipv6/conf/net1/"+name); got != want {
+			t.Errorf("%s = %s, want %s", name, got, want)
+		}
+	}
 	if err := p.remove(l); err != nil {
 		t.Fatal(err)
 	}
@@ -342,6 +347,28 @@ func TestAddRefusesWhatIsNotAsAsked(t *testing.T) {
 		says(add("net1", other, 0), "find link eth1 (index 4711)")
 		_, err := Add(t.Context(), Child{Key: keyOf("c1", "net1"), Netns: path + "-none", Master: eth1})
 		says(err, "open network namespace")
+	})
+}
+
+func TestMasterThatCameBackIsFoundByItsMAC(t *testing.T) {
+	asWorker(t, func(t *testing.T) {
+		const mac = "0a:00:00:00:00:01"
+		was := attachment.Link{Name: "eth1", Index: addVeth(t, "eth1", "0a:00:00:00:00:02"), MAC: mac}
+		index := addVeth(t, "ens6", mac)
+		if err := Up(index, 0); err != nil {
+			t.Error(err)
+		}
+		if got, err := findMaster(was); err != nil || got.Attrs().Index != index {
+			t.Errorf("got %v, %v", got, err)
+		}
+		was.Index = 4711
+		if got, err := findMaster(was); err != nil || got.Attrs().Name != "ens6" {
+			t.Errorf("got %v, %v", got, err)
+		}
+		addVeth(t, "ens7", mac)
+		if _, err := findMaster(was); !errors.Is(err, ErrMaster) || !strings.Contains(err.Error(), "links ens6 and ens7 both have the ENI's MAC "+mac) {
+			t.Errorf("got %v", err)
+		}
 	})
 }
 
