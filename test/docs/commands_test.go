@@ -39,11 +39,11 @@ func TestMakeTargetsExist(t *testing.T) {
 	}
 }
 
-// programs builds the agent and vpclab, and returns a function that gives the help of one of them, with arguments.
+// programs builds the agent, vpcctl and vpclab, and returns a function that gives the help of one of them, with arguments.
 func programs(t *testing.T) func(...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	run(t, "go", "build", "-o", dir+"/", "./agent", "./vpclab")
+	run(t, "go", "build", "-o", dir+"/", "./agent", "./vpcctl", "./vpclab")
 	return func(argv ...string) string {
 		t.Helper()
 		cmd := exec.Command(filepath.Join(dir, argv[0]), append(argv[1:], "-h")...)
@@ -60,7 +60,7 @@ var (
 	agentFlag = regexp.MustCompile(`(?m)^  -([a-z-]+)`)
 	variable  = regexp.MustCompile(`\(([A-Z_]+)\)`)
 	row       = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:`([^`]+)`|–) ")
-	command   = regexp.MustCompile("(?m)(?:^|[` /])(vpclab [a-z]+|agent)((?: [^\n`]*)?)")
+	command   = regexp.MustCompile("(?m)(?:^|[` /])(vpc(?:lab|ctl) [a-z]+|agent)((?: [^\n`]*)?)")
 	flagWord  = regexp.MustCompile(`--([a-z-]+)`)
 )
 
@@ -97,7 +97,7 @@ func TestFlagsAreTheProgramsOwn(t *testing.T) {
 			}
 		}
 	}
-	if len(known) < 4 {
+	if len(known) < 5 {
 		t.Errorf("found only the commands %v", known)
 	}
 }

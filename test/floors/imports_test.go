@@ -100,6 +100,7 @@ var table = []row{
 	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}, also: []floor{doors}},        // for plugins/internal
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
+	{path: "vpcctl", floor: doors, libraries: []string{cobra, sys}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
@@ -141,6 +142,9 @@ var forbidden = []struct{ under, dependency, reason string }{
 	{"plugins/", "internal/lab", "the lab is for vpclab and tests"},
 	{"agent", "internal/lab", "the lab is for vpclab and tests"},
 	{"agent", "k8s.io/api", "every API group's types: 15 MB more in each agent than the metadata client"},
+	{"vpcctl", awsSDK, "it speaks to the agent alone, and needs no credentials"},
+	{"vpcctl", "k8s.io", "it speaks to the agent alone, and needs no credentials"},
+	{"vpcctl", "internal/lab", "the lab is for vpclab and tests"},
 	{"vpclab", awsSDK, "the lab is EC2's side; sharing the client's code would hide its mistakes"},
 }
 

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"vpcctl": main}) }
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", RequireUniqueNames: true, RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "vpcctl-") // a socket's path has 107 bytes at most
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { _ = os.RemoveAll(dir) })
+			e.Setenv("SOCKET", filepath.Join(dir, "agent", "agent.sock"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"agent": agent, "exits": exits},
+	})
+}
+
+// answer is an agent that answers status requests with one response.
+type answer struct{ resp agentapi.Response }
+
+func (a answer) Handle(_ context.Context, req agentapi.Request) agentapi.Response {
+	if req.Method != agentapi.MethodStatus {
+		return agentapi.Response{Error: &agentapi.Error{Code: agentapi.CodeInternal, Message: "vpcctl asks for " + string(req.Method)}}
+	}
+	return a.resp
+}
+
+func (answer) Undelivered(agentapi.Request, agentapi.Response) {}
+
+// agent serves $SOCKET until the script ends.
+//
+//	agent status FILE   answers the status in FILE
+//	agent error TEXT    answers an error
+//	agent hang          listens and never answers
+//	agent newer         speaks a version that vpcctl does not know
+func agent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: agent status FILE | error TEXT | hang | newer")
+	}
+	var a answer
+	server := &agentapi.Server{}
+	switch args[0] {
+	case "status":
+		a.resp.Status = &agentapi.Status{}
+		d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[1])))
+		d.DisallowUnknownFields()
+		ts.Check(d.Decode(a.resp.Status))
+	case "error":
+		a.resp.Error = &agentapi.Error{Code: agentapi.CodeInternal, Message: args[1]}
+	case "newer":
+		server.Version = agentapi.Version + 2
+	}
+	ln, err := agentapi.Listen(ts.Getenv("SOCKET"))
+	ts.Check(err)
+	if args[0] == "hang" {
+		ts.Defer(func() { ts.Check(ln.Close()) })
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, ln, a) }()
+	ts.Defer(func() {
+		cancel()
+		ts.Check(<-done)
+	})
+}
+
+// exits STATUS COMMAND [ARGUMENT…] runs a command that must exit with the status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND [ARGUMENT...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("%s exits with %d, want %d", args[1], got, want)
+	}
+}
+
+// TestColourOnlyAddsColour: what a terminal shows is what a file gets.
+func TestColourOnlyAddsColour(t *testing.T) {
+	t.Parallel()
+	s := &agentapi.Status{
+		Problems: []string{"a \x1b[2Jproblem"},
+		ENIs:     []agentapi.ENIStatus{{Active: true, Addresses: []agentapi.AddressStatus{{State: "lost"}}}},
+		Attachments: []agentapi.HoldStatus{
+			{State: "held", NetnsVisible: true}, {State: "held"}, {State: "lost"}, {State: "cooling"}, {State: "guest"},
+		},
+	}
+	coloured, bare := string(render(s, true)), string(render(s, false))
+	if strings.Contains(bare, "\x1b") {
+		t.Errorf("escape sequences though colour is off:\n%q", bare)
+	}
+	without := coloured
+	for _, c := range []style{heading, faint, good, warn, bad} {
+		if !strings.Contains(coloured, "\x1b["+string(c)+"m") {
+			t.Errorf("nothing has style %s", c)
+		}
+		without = strings.ReplaceAll(without, "\x1b["+string(c)+"m", "")
+	}
+	if without = strings.ReplaceAll(without, "\x1b[0m", ""); without != bare {
+		t.Errorf("with colour taken off:\n%q\nwithout colour:\n%q", without, bare)
+	}
+}
