@@ -77,7 +77,7 @@ func (n *Node) tryBoot(ctx context.Context) error {
 func (n *Node) install(p *iface) {
 	now := time.Now()
 	for u, e := range n.ours[p.id] {
-		p.units[u] = &entry{state: e.state, since: now, written: now, source: e.source}
+		p.units[u] = &entry{state: e.state, since: now, written: now, source: e.source, doubted: e.doubted}
 	}
 	for _, h := range n.holds {
 		if h.eni == p.id {
@@ -135,7 +135,12 @@ func (n *Node) recognise(found []Found) {
 		for _, addr := range f.Addrs {
 			for _, p := range n.ifaces {
 				switch _, delegated := p.prefixAround(addr); p.state(single(addr)) {
-				case ownership.Free, ownership.Unknown:
+				case ownership.Free:
+				case ownership.Unknown:
+					if p.units[single(addr)].seen.IsZero() { // not known to be on the ENI
+						p.carried[single(addr)] = f.Netns
+						continue
+					}
 				case ownership.Foreign:
 					if !p.feeds(addr) {
 						continue

@@ -53,6 +53,7 @@ func (p *iface) claims() map[unit]*waiter {
 // enough. One at a time: each answer is about one address, so none is in doubt because of another.
 func (p *iface) claim(ctx context.Context) {
 	n := p.n
+	before := p.shown(ctx)
 	n.mu.Lock()
 	var u unit
 	var w *waiter
@@ -67,6 +68,7 @@ func (p *iface) claim(ctx context.Context) {
 	}
 	p.units[u] = &entry{since: time.Now(), source: w.claim.source}
 	err := p.applyAll([]unit{u}, ownership.Assign)
+	p.doubt([]unit{u}, before)
 	p.stamp([]unit{u})
 	move := w.claim.conflict == attachment.Reassign || w.claim.conflict == attachment.WaitThenReassign
 	move = move && time.Since(w.since) >= w.claim.patience
@@ -212,7 +214,7 @@ func (n *Node) ordinalAddress(ctx context.Context, pod attachment.Pod, q attachm
 		return netip.Addr{}, &Refusal{Invalid, "sticky: needs ranges, the first of which has one address per ordinal"}
 	}
 	a := q.Ranges[0].From
-	for range ordinal {
+	for i := 0; i < ordinal && q.Ranges[0].Contains(a); i++ {
 		a = a.Next()
 	}
 	if !q.Ranges[0].Contains(a) {

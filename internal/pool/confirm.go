@@ -79,18 +79,9 @@ func (p *iface) confirm(ctx context.Context) {
 	waits := p.count(ownership.Assigning, ownership.Unknown) > 0
 	n.mu.Unlock()
 	if waits {
-		addrs, prefixes, err := n.ports.Metadata.Held(ctx, p.mac)
-		if err != nil {
-			n.log.Debug("instance metadata", "eni", p.id, "error", err)
-		}
+		shown := p.shown(ctx)
 		n.mu.Lock()
-		var seen []unit
-		for _, u := range append(singles(addrs), prefixes...) {
-			if s := p.state(u); s == ownership.Assigning || s == ownership.Unknown {
-				seen = append(seen, u)
-			}
-		}
-		p.seen(seen)
+		p.weigh(shown)
 		n.mu.Unlock()
 	}
 	n.mu.Lock()
@@ -114,6 +105,12 @@ func (p *iface) seen(us []unit) {
 	}
 	if err := p.applyAll(us, ownership.Seen); err != nil {
 		p.n.log.Error("cannot record addresses that were seen", "error", err)
+	}
+	for _, u := range us { // a namespace that was found to carry it at the start wins
+		if ns, ok := p.carried[u]; ok && p.n.ports.Namespaces.Look(ns) == Alive {
+			p.n.adoptHeld(p, u.Addr(), ns)
+		}
+		delete(p.carried, u)
 	}
 	p.serve()
 }
@@ -183,7 +180,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 			return fmt.Errorf("subnet %s of %s: %w", i.SubnetID, i.ID, eni.ErrNotFound)
 		}
 		p := &iface{
-			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, recent: map[unit]time.Time{}, classes: map[string]*class{},
+			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, recent: map[unit]time.Time{}, classes: map[string]*class{}, carried: map[unit]attachment.Netns{},
 			wake: make(chan struct{}, 1),
 		}
 		if reader := readers[i.SubnetID]; reader != nil {
@@ -253,7 +250,11 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 				continue // given back a moment ago, and the read is behind
 			}
 			p.meetUnit(u, began)
-		case ownership.Assigning, ownership.Unknown, ownership.Lost:
+		case ownership.Assigning, ownership.Unknown:
+			if p.units[u].proves(began) {
+				seen = append(seen, u)
+			}
+		case ownership.Lost:
 			seen = append(seen, u)
 		}
 	}

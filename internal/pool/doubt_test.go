@@ -4,6 +4,7 @@
 package pool_test
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -196,6 +197,81 @@ func TestBudgetOfAnIdleDay(t *testing.T) {
 		}
 		if perHour := float64(after-before) / hours; perHour > 2 { // 1 + one pool subnet
 			t.Errorf("%.2f reads per hour, more than 1 + the number of pool subnets", perHour)
+		}
+	})
+}
+
+// TestLateReadsConfirmNothing: an address goes back to EC2 and is asked for again at once, by the next life of the agent
+// or by a pod that names it, while reads still show it from before. It is handed out only when it is routed anew.
+func TestLateReadsConfirmNothing(t *testing.T) {
+	slow := strings.Replace(twoWorkers, "{route: 1s, imds: 2s, describe: 1s}", "{route: 2s, imds: 3s, describe: 3s}", 1)
+	t.Run("after a restart", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, strings.Replace(slow, "10.10.1.64/26", "10.10.1.64/31", 1))
+			n := w.worker("worker-1", noStock)
+			defer func() { n.stop() }()
+			a := n.pod("a")
+			addr := n.mustAdd(a, any1())
+			n.del(a)
+			eventually(t, 5*time.Minute, "given back", func() bool { return w.owner(addr) == "" })
+			n.crash()
+			for _, id := range []string{"b", "c"} {
+				again, err := n.add(n.pod(id), any1())
+				for err != nil && refusal(t, err).Reason == pool.Exhausted { // late reads still show it on our ENI
+					time.Sleep(time.Second)
+					again, err = n.add(n.pod(id), any1())
+				}
+				if err != nil || !w.routed("worker-1", again) {
+					t.Errorf("%s was handed out before it is routed: %v", again, err)
+				}
+			}
+		})
+	})
+	t.Run("by name", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, slow)
+			n := w.worker("worker-1", noStock)
+			defer n.stop()
+			want := []netip.Addr{netip.MustParseAddr("10.10.1.70")}
+			for _, id := range []string{"a", "b", "c"} {
+				a := n.pod(id)
+				if _, err := n.Register(context.Background(), a, any1(), want, attachment.WaitThenReassign); err != nil {
+					t.Fatal(err)
+				}
+				if !w.routed("worker-1", want[0]) {
+					t.Errorf("%s is registered for %s before it is routed", want[0], id)
+				}
+				n.del(a)
+				eventually(t, time.Minute, "given back", func() bool { return w.owner(want[0]) == "" })
+			}
+		})
+	})
+}
+
+// TestCarriedButNotAssigned: an address whose assign was cut off by a crash is carried by a namespace, but EC2 never
+// assigned it. It must not become stock when that namespace goes.
+func TestCarriedButNotAssigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoWorkers)
+		n := w.worker("worker-1", noStock)
+		n.mustAdd(n.pod("a"), any1())
+		n.stop()
+		ghost := netip.MustParseAddr("10.10.1.120")
+		if err := n.book.Put(pool.Record{Key: "address/" + w.lab.ENIs["worker-1"][1] + "/" + ghost.String(), Value: []byte(`{"state":"assigning"}`)}); err != nil {
+			t.Fatal(err)
+		}
+		n.netns.add("/run/netns/ghost")
+		n.netns.carry("/run/netns/ghost", ghost)
+		n.start(false)
+		defer func() { n.stop() }()
+		<-n.Ready()
+		n.netns.remove("/run/netns/ghost")
+		eventually(t, 5*time.Minute, "forgotten", func() bool { _, known := n.states()[ghost]; return !known })
+		for range 3 {
+			if got := n.states()[ghost]; got == "free" || got == "held" {
+				t.Errorf("%s is %s though EC2 does not have it on the ENI", ghost, got)
+			}
+			time.Sleep(time.Minute)
 		}
 	})
 }

@@ -54,11 +54,13 @@ func (c *class) growByName(ctx context.Context, need int) error {
 		return errReservationFull
 	}
 	us := singles(addrs)
+	before := p.shown(ctx)
 	n.mu.Lock()
 	for _, u := range us {
 		p.units[u] = &entry{since: time.Now(), source: c.Source}
 	}
 	err = p.applyAll(us, ownership.Assign)
+	p.doubt(us, before)
 	p.stamp(us)
 	if err != nil {
 		_ = p.applyAll(us, ownership.NotDone) // the ledger is full: what it does not know must not be asked for
@@ -146,6 +148,7 @@ func (p *iface) file(us []unit, err error) {
 // whatever new turns up on the ENI for a while is taken for ours.
 func (c *class) growByCount(ctx context.Context, need int) {
 	p, n := c.p, c.p.n
+	before := p.shown(ctx)
 	n.mu.Lock()
 	c.births = time.Now().Add(birthTime)
 	n.mu.Unlock()
@@ -170,6 +173,7 @@ func (c *class) growByCount(ctx context.Context, need int) {
 			}
 		}
 	}
+	p.doubt(us, before)
 	p.stamp(us)
 	n.log.Info("EC2 asked to choose", "eni", p.id, "class", c.String(), "count", need, "ips", names(us), "outcome", outcome(err))
 	n.mu.Unlock()

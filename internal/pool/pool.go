@@ -148,7 +148,8 @@ type iface struct {
 	gone           bool              // no longer attached
 
 	units   map[unit]*entry
-	recent  map[unit]time.Time // left us lately: reads may still show them here
+	recent  map[unit]time.Time        // left us lately: reads may still show them here
+	carried map[unit]attachment.Netns // what a namespace carried at the start though it was in doubt
 	waiters []*waiter
 
 	wake chan struct{}

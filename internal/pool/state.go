@@ -96,7 +96,9 @@ func (n *Node) loadAddress(key string, value json.RawMessage, event ownership.Ev
 	if n.ours[eni.ID(id)] == nil {
 		n.ours[eni.ID(id)] = map[unit]entry{}
 	}
-	n.ours[eni.ID(id)][u] = entry{state: next, source: cmp.Or(rec.Source, attachment.SourceReservation)}
+	n.ours[eni.ID(id)][u] = entry{
+		state: next, source: cmp.Or(rec.Source, attachment.SourceReservation), doubted: state == ownership.Assigning,
+	}
 }
 
 // loadKind reads a class that an ENI kept; the records of before there were kinds mean IPv4 out of reservations.

@@ -67,6 +67,7 @@ type entry struct {
 	written time.Time // of our last write to EC2 about it, or of its answer
 	missing time.Time // begin of the first settled read that did not show it, while held
 	seen    time.Time // begin of the last read that showed it
+	doubted bool      // what the metadata shows of it proves nothing: see [iface.doubt]
 	unsent  bool      // its unassign was not sent yet
 	named   bool      // EC2 named it as another's: it takes none of our slots
 	source  string    // where it came from, one of attachment's sources or [sourceNamed]
