@@ -35,8 +35,8 @@ type daemon struct {
 }
 
 // started is an agent on a lab whose metadata is behind imds. It runs in this host's network namespace, where it finds no
-// link of its ENIs.
-func started(t *testing.T, running *lab.Running, imds string) *daemon {
+// link of its ENIs. env is added to its environment.
+func started(t *testing.T, running *lab.Running, imds string, env ...string) *daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "multus-vpc-agent-") // a socket's path has 107 bytes at most
 	if err != nil {
@@ -73,6 +73,7 @@ func started(t *testing.T, running *lab.Running, imds string) *daemon {
 		"HOME=" + dir, "AWS_ACCESS_KEY_ID=AKAGENT", "AWS_SECRET_ACCESS_KEY=secret",
 		"AWS_ENDPOINT_URL_EC2=" + running.EC2URL, "AWS_EC2_METADATA_SERVICE_ENDPOINT=" + imds,
 	}
+	d.cmd.Env = append(d.cmd.Env, env...)
 	d.cmd.Stderr = &d.stderr
 	if err = d.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -38,13 +38,9 @@ func (n *Node) boot(ctx context.Context) bool {
 }
 
 func (n *Node) tryBoot(ctx context.Context) error {
-	limits, err := n.ports.EC2.Limits(ctx, n.instance.Type)
-	if err != nil {
-		return fmt.Errorf("read the limits of %s: %w", n.instance.Type, err)
+	if err := n.readLimits(ctx); err != nil {
+		return err
 	}
-	n.mu.Lock()
-	n.limits = limits
-	n.mu.Unlock()
 	began := time.Now()
 	ifs, err := n.ports.EC2.InterfacesOf(ctx, n.instance.ID)
 	if err != nil {
@@ -70,6 +66,25 @@ func (n *Node) tryBoot(ctx context.Context) error {
 	for _, p := range n.ifaces {
 		n.spawn(p)
 	}
+	return nil
+}
+
+// readLimits reads what the instance type allows, once: that never changes, and a boot that is throttled later must not
+// ask again.
+func (n *Node) readLimits(ctx context.Context) error {
+	n.mu.Lock()
+	known := n.limits != eni.Limits{}
+	n.mu.Unlock()
+	if known {
+		return nil
+	}
+	limits, err := n.ports.EC2.Limits(ctx, n.instance.Type)
+	if err != nil {
+		return fmt.Errorf("read the limits of %s: %w", n.instance.Type, err)
+	}
+	n.mu.Lock()
+	n.limits = limits
+	n.mu.Unlock()
 	return nil
 }
 

@@ -37,3 +37,20 @@ func TestQuietWorkerKeepsToItsBudget(t *testing.T) {
 		}
 	})
 }
+
+// A boot that is throttled halfway does not ask again for what never changes.
+func TestThrottledBootKeepsTheLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, strings.Replace(twoWorkers, "ec2: {",
+			"ec2: {faults: [{action: DescribeSubnets, nth: 1, count: 3, kind: error-before, code: RequestLimitExceeded}], ", 1))
+		n := w.worker("worker-1")
+		defer n.stop()
+		<-n.Ready()
+		if got := w.calls("DescribeSubnets", ""); got != 4 {
+			t.Errorf("%d calls of DescribeSubnets, want 4", got)
+		}
+		if got := w.calls("DescribeInstanceTypes", ""); got != 1 {
+			t.Errorf("%d calls of DescribeInstanceTypes, want 1", got)
+		}
+	})
+}

@@ -88,6 +88,7 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
 		n.cfg.Conflict()
 		survivors = p.refused(us, singles(inUse.Addrs), again)
+		c.overtaken()
 	} else {
 		p.file(us, err)
 	}
@@ -105,7 +106,21 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	p.result(nil)
 	if err == nil {
 		c.failure, c.full, c.fulls = nil, time.Time{}, 0
+		if again {
+			c.lost = 0
+		}
 	}
+}
+
+// overtaken notes that another ENI was faster: what was read of the windows is behind, and whoever started with us would
+// meet us again. So the class goes on in the next window, with a new read, and at a random moment at which reads show who
+// has what. The caller holds n.mu.
+func (c *class) overtaken() {
+	pause := conflictPause << min(c.lost, 2)
+	c.lost++
+	c.after = time.Now().Add(pause/2 + rand.N(pause/2))
+	c.reads = map[int]windowRead{}
+	c.window = (c.window + 1) % max(c.order.Windows(), 1)
 }
 
 // refused files a batch of which EC2 named some as another ENI's, and returns those that are to be sent again.

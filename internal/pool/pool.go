@@ -85,6 +85,9 @@ const (
 	// confirmInterval and its slow form poll the instance metadata, which costs no EC2 request.
 	confirmInterval     = 200 * time.Millisecond
 	slowConfirmInterval = time.Second
+	// conflictPause is how long an ENI lets others go first that were faster, doubled with each time in a row up to four
+	// times: reads take about a second to show what they took.
+	conflictPause = 2 * time.Second
 	// windowAge is how old a read of candidates may be.
 	windowAge = 20 * time.Second
 	// reservationAge is how old the list of reservations may be.

@@ -136,7 +136,7 @@ func (c *class) growAt() time.Time {
 			full = c.failure.at.Add(fullPause)
 		}
 	}
-	return later(c.p.w.resume, full)
+	return later(later(c.p.w.resume, c.after), full)
 }
 
 // pendingUnknown counts the unknown addresses that will probably turn out to be ours.
