@@ -61,6 +61,16 @@ bench: build test-tools ## vpcipam beside the reference IPAM plugins in one tabl
 	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/bench
 	@go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: simulate
+simulate: WORKERS ?= 50,500,5000
+simulate: FULL ?= 50,90,99
+simulate: FORMAT ?= table
+simulate: ## Fleets of agents on virtual time: EC2 calls and time per worker (WORKERS, FULL, FORMAT=json)
+	@mkdir -p .cache
+	@CGO_ENABLED=0 go test -c -o .cache/simulate ./test/simulate
+	@.cache/simulate -test.run '^TestSimulate$$' -test.v -test.timeout 0 -simulate.o $(FORMAT) \
+		-simulate.workers $(WORKERS) -simulate.full $(FULL)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	@scripts/fuzz.sh

@@ -126,6 +126,7 @@ var table = []row{
 	{path: "test/life", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
 	{path: "test/pods", floor: tests},
+	{path: "test/simulate", floor: tests},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
 	{path: "test/worker", floor: tests, libraries: []string{sys}},
