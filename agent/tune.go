@@ -15,6 +15,9 @@ const (
 	// gcPercent lets a heap of a few MiB grow to some 16 MiB before it is collected: the default collects it at 4 MiB, ten
 	// times in a burst of a hundred pods.
 	gcPercent = 400
+	// memoryLimit is where the larger heap ends to be worth it: with every address of the largest worker given out, the
+	// agent needs a third of it. Beyond, the collector works more, and nothing fails.
+	memoryLimit = 32 << 20
 )
 
 // tune fits the Go runtime to what the agent does: it sleeps, and then a hundred pods come at once. Who sets Go's own
@@ -25,5 +28,8 @@ func tune(getenv func(string) string) {
 	}
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 }

@@ -11,24 +11,27 @@ import (
 
 func TestTuneLeavesWhatIsSet(t *testing.T) {
 	const own, untouched = 3, 123
-	wasProcs, wasPercent := runtime.GOMAXPROCS(own), debug.SetGCPercent(untouched)
+	wasProcs, wasPercent, wasLimit := runtime.GOMAXPROCS(own), debug.SetGCPercent(untouched), debug.SetMemoryLimit(-1)
 	t.Cleanup(func() {
 		runtime.GOMAXPROCS(wasProcs)
 		debug.SetGCPercent(wasPercent)
+		debug.SetMemoryLimit(wasLimit)
 	})
 	for _, tt := range []struct {
 		name           string
 		env            map[string]string
 		procs, percent int
+		limit          int64
 	}{
-		{"both set", map[string]string{"GOMAXPROCS": "3", "GOGC": "123"}, own, untouched},
-		{"GOMAXPROCS set", map[string]string{"GOMAXPROCS": "3"}, own, gcPercent},
-		{"nothing set", nil, processors, gcPercent},
+		{"all set", map[string]string{"GOMAXPROCS": "3", "GOGC": "123", "GOMEMLIMIT": "off"}, own, untouched, wasLimit},
+		{"GOMAXPROCS set", map[string]string{"GOMAXPROCS": "3"}, own, gcPercent, memoryLimit},
+		{"nothing set", nil, processors, gcPercent, memoryLimit},
 	} {
 		tune(func(name string) string { return tt.env[name] })
 		percent := debug.SetGCPercent(untouched) // tells what it was
-		if procs := runtime.GOMAXPROCS(0); procs != tt.procs || percent != tt.percent {
-			t.Errorf("%s: GOMAXPROCS %d, GOGC %d; want %d, %d", tt.name, procs, percent, tt.procs, tt.percent)
+		procs, limit := runtime.GOMAXPROCS(0), debug.SetMemoryLimit(-1)
+		if procs != tt.procs || percent != tt.percent || limit != tt.limit {
+			t.Errorf("%s: GOMAXPROCS %d, GOGC %d, GOMEMLIMIT %d; want %d, %d, %d", tt.name, procs, percent, limit, tt.procs, tt.percent, tt.limit)
 		}
 	}
 }
