@@ -38,6 +38,10 @@ func TestEveryCallIsCounted(t *testing.T) {
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		t.Fatalf("%v: %s", err, &stdout)
 	}
+	// Every ENI of the burst asks once at least, and nothing in memory is smaller than a MiB.
+	if n := got.Node; n.BurstCalls < burstENIs || n.Resident < 1<<20 || n.Peak < n.Resident {
+		t.Errorf("the whole worker: %+v", n)
+	}
 	if len(got.Rows) != 8 {
 		t.Errorf("%d rows, want 4 programs at 2 sizes", len(got.Rows))
 	}
@@ -46,6 +50,16 @@ func TestEveryCallIsCounted(t *testing.T) {
 		if r.Calls != want || r.Failed != 0 || r.Twice != 0 {
 			t.Errorf("%s, %d at a time: %d calls, %d failed, %d addresses given twice; want %d, 0, 0 (%s)", r.Plugin, r.Parallel, r.Calls, r.Failed, r.Twice, want, got.Failure)
 		}
+	}
+}
+
+func TestStatusBytes(t *testing.T) {
+	resident, peak, err := statusBytes([]byte("Name:\tagent\nVmHWM:\t   40960 kB\nVmRSS:\t   20480 kB\nThreads:\t9\n"))
+	if resident != 20<<20 || peak != 40<<20 || err != nil {
+		t.Errorf("got %d, %d, %v; want 20 MiB and 40 MiB", resident, peak, err)
+	}
+	if _, _, err := statusBytes([]byte("Name:\tagent\nState:\tZ (zombie)\n")); err == nil {
+		t.Error("a process that has ended has a size")
 	}
 }
 

@@ -29,17 +29,17 @@ const (
 	warmTimeout = time.Minute
 )
 
-// theWorker is a large instance with ENIs for pods in one subnet.
-func theWorker() *scenario.Scenario {
+// theWorker is a large instance with ENIs for pods in one subnet, whose reservation has the tags.
+func theWorker(enis int, tags map[string]string) *scenario.Scenario {
 	subnet := func(name, cidr string) scenario.Subnet {
 		return scenario.Subnet{Name: name, CIDR: netip.MustParsePrefix(cidr), AZ: "us-west-2a"}
 	}
 	pods := subnet("pods", "10.78.16.0/20")
 	pods.Reservations = []scenario.Reservation{{
-		CIDR: netip.MustParsePrefix("10.78.24.0/21"), Type: "explicit", Tags: map[string]string{"multus-vpc.io/role": "pool"},
+		CIDR: netip.MustParsePrefix("10.78.24.0/21"), Type: "explicit", Tags: tags,
 	}}
 	w := scenario.Instance{Name: "worker-1", Type: "c5.18xlarge", ENIs: []scenario.ENI{{Subnet: "primary"}}}
-	for range podENIs {
+	for range enis {
 		w.ENIs = append(w.ENIs, scenario.ENI{Subnet: "pods", Tags: map[string]string{"node.k8s.amazonaws.com/no_manage": "true"}})
 	}
 	return &scenario.Scenario{
@@ -60,7 +60,7 @@ type ground struct {
 func raise(ctx context.Context, bin string, containers int, log io.Writer) (g *ground, err error) {
 	g = &ground{}
 	id := "bench" + strconv.Itoa(os.Getpid())
-	if g.lab, err = lab.Up(ctx, theWorker(), lab.Config{Prefix: id + "lab", Log: log}); err != nil {
+	if g.lab, err = lab.Up(ctx, theWorker(podENIs, map[string]string{"multus-vpc.io/role": "pool"}), lab.Config{Prefix: id + "lab", Log: log}); err != nil {
 		return g, err
 	}
 	if g.worker, err = worker.New(g.lab, "worker-1", bin); err != nil {

@@ -38,7 +38,23 @@ type cell struct {
 }
 
 // measure runs everything.
-func measure(ctx context.Context, o options, stderr io.Writer) (_ report, err error) {
+func measure(ctx context.Context, o options, stderr io.Writer) (report, error) {
+	cells, err := measureCalls(ctx, o, stderr)
+	if err != nil {
+		return report{}, err
+	}
+	fmt.Fprintf(stderr, "bench: fill a worker with %d pods\n", fullPods)
+	n, err := measureNode(ctx, o.bin, stderr)
+	if err != nil {
+		return report{}, fmt.Errorf("fill a worker: %w", err)
+	}
+	r := newReport(o, cells)
+	r.Node = n
+	return r, nil
+}
+
+// measureCalls has the plugins take turns.
+func measureCalls(ctx context.Context, o options, stderr io.Writer) (_ []cell, err error) {
 	containers := max(o.batch, slices.Max(o.parallel))
 	g, err := raise(ctx, o.bin, containers, stderr)
 	defer func() {
@@ -48,7 +64,7 @@ func measure(ctx context.Context, o options, stderr io.Writer) (_ report, err er
 		err = errors.Join(err, g.close())
 	}()
 	if err != nil {
-		return report{}, err
+		return nil, err
 	}
 	plugins := g.plugins(o)
 	cells := make([]cell, 0, len(o.parallel)*len(plugins))
@@ -64,14 +80,14 @@ func measure(ctx context.Context, o options, stderr io.Writer) (_ report, err er
 				k := (n + j) % len(plugins) // another one begins each time
 				r, turnErr := g.turn(ctx, plugins[k], fmt.Sprintf("%d-%d", n, parallel), parallel, max(o.batch, parallel))
 				if turnErr != nil {
-					return report{}, turnErr
+					return nil, turnErr
 				}
 				c := &cells[i*len(plugins)+k]
 				c.rounds = append(c.rounds, r)
 			}
 		}
 	}
-	return newReport(o, cells), nil
+	return cells, nil
 }
 
 // turn is one round of a plugin: all ADDs, then all DELs.

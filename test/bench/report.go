@@ -24,6 +24,7 @@ type report struct {
 	CPUs   int    `json:"cpus"`
 	Rounds int    `json:"rounds"`
 	Rows   []row  `json:"rows"`
+	Node   node   `json:"node"`
 	// Failure is the first one, in words.
 	Failure string `json:"failure,omitempty"`
 }
@@ -161,6 +162,13 @@ func (r report) table() string {
 		last = x.Parallel
 		fmt.Fprintf(&text, line, at, x.Plugin,
 			x.ADD.P50, x.ADD.P99, x.ADD.Ratio, x.DEL.P50, x.DEL.P99, x.DEL.Ratio, x.PodsPerSecond, x.Calls, x.Failed, x.Twice)
+	}
+	if n := r.Node; n.FullPods > 0 {
+		const mib = 1 << 20
+		fmt.Fprintf(&text, "\nEC2 calls that change something, %d pods at once on a cold c5.18xlarge (%d ENIs): %d, or %.2f a pod\n",
+			n.BurstPods, n.BurstENIs, n.BurstCalls, n.callsPerPod())
+		fmt.Fprintf(&text, "the agent's memory with %d pods on it: %.1f MiB resident, %.1f MiB at most\n",
+			n.FullPods, float64(n.Resident)/mib, float64(n.Peak)/mib)
 	}
 	if r.Failure != "" {
 		fmt.Fprintf(&text, "\nthe first failure: %s\n", r.Failure)
