@@ -98,7 +98,7 @@ func (carried) Forget(string, []netip.Addr) error { return nil }
 func (noTombstones) Remove(attachment.Key) error { return nil }
 
 // serving is a handler over a worker of the lab. Unless run is true its node never boots.
-func serving(t *testing.T, run bool) (handler, *memory) {
+func serving(t testing.TB, run bool) (handler, *memory) {
 	t.Helper()
 	s, err := scenario.Parse([]byte(fiveENIs))
 	if err != nil {
