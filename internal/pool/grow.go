@@ -90,7 +90,7 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 		survivors = p.refused(us, singles(inUse.Addrs), again)
 		c.overtaken()
 	} else {
-		p.file(us, err)
+		p.file(us, err, again)
 	}
 	n.mu.Unlock()
 	if len(survivors) > 0 {
@@ -141,13 +141,14 @@ func (p *iface) refused(us, named []unit, again bool) (survivors []unit) {
 	return survivors
 }
 
-// file applies the outcome of an assign that was not refused for an address in use.
-func (p *iface) file(us []unit, err error) {
+// file applies the outcome of an assign that was not refused for an address in use. Of survivors that are sent again
+// nothing is known to be undone: the refused batch may have been applied in part.
+func (p *iface) file(us []unit, err error, first bool) {
 	var event ownership.Event
 	switch {
 	case err == nil:
 		return // assigning until a read shows them
-	case errors.Is(err, eni.ErrThrottled):
+	case errors.Is(err, eni.ErrThrottled) && first:
 		event = ownership.NotDone
 	case errors.Is(err, eni.ErrOutcomeUnknown):
 		event = ownership.ReplyLost
