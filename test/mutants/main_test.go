@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,9 +15,14 @@ import (
 func fakeRunner(t *testing.T, script string) hunt {
 	t.Helper()
 	dir := t.TempDir()
-	runner := filepath.Join(dir, "vm")
-	if err := os.WriteFile(runner, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+	runner, text := filepath.Join(dir, "vm"), filepath.Join(dir, "vm.sh")
+	if err := os.WriteFile(text, []byte("#!/bin/sh\n"+script), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	// Another process makes the executable: one that we had open for writing could not be started while a parallel test's
+	// child still has a copy of the descriptor (ETXTBSY, https://github.com/golang/go/issues/22315).
+	if out, err := exec.CommandContext(t.Context(), "install", "-m", "755", text, runner).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	return hunt{bin: dir, runner: runner, work: dir}
 }
