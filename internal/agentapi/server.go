@@ -25,8 +25,6 @@ const (
 	// peerTimeout is how long a peer may take for what needs no thought: to send its request, to take the response, to
 	// close. Plugins do each within milliseconds.
 	peerTimeout = 5 * time.Second
-	// watchAfter is how long a request may take before it matters that its client could go away meanwhile.
-	watchAfter = 5 * time.Millisecond
 )
 
 // Handler answers requests. Both methods are called from many goroutines.
@@ -117,49 +115,29 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 
-	ctx, cancel := within(ctx, req.TimeoutMillis)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	closed := watch(conn, cancel)
+	if req.TimeoutMillis > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.TimeoutMillis)*time.Millisecond)
+		defer cancel()
+	}
+	left := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, conn) // a client says nothing more: this ends when it closes
+		left <- err
+		cancel()
+	}()
 	resp := h.Handle(ctx, req)
 	resp.Version = orDefault(s.Version)
 	err := send(conn, resp)
 	// Closing with unread data resets a unix stream, so the peer's close tells whether it has read the response
 	// (net/unix/af_unix.c, unix_release_sock). A peer that neither reads nor closes is taken to be slow.
 	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
-	if end := closed(); err == nil && end != nil && !errors.Is(end, os.ErrDeadlineExceeded) {
-		err = end
+	if closed := <-left; err == nil && closed != nil && !errors.Is(closed, os.ErrDeadlineExceeded) {
+		err = closed
 	}
 	if err != nil {
 		h.Undelivered(req, resp)
-	}
-}
-
-// within bounds ctx by the client's patience, if it said one.
-func within(ctx context.Context, millis int64) (context.Context, context.CancelFunc) {
-	if millis <= 0 {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, time.Duration(millis)*time.Millisecond)
-}
-
-// watch calls gone when the peer closes before closed is called, and closed waits for the peer's close and says how it
-// went. A client says nothing more after its request, so a read ends when it closes. Nobody reads for the first
-// watchAfter: nearly every request is answered by then, and needs no second goroutine.
-func watch(conn net.Conn, gone func()) (closed func() error) {
-	end := make(chan error, 1)
-	read := func() {
-		_, err := io.Copy(io.Discard, conn)
-		end <- err
-	}
-	watching := time.AfterFunc(watchAfter, func() {
-		read()
-		gone()
-	})
-	return func() error {
-		if watching.Stop() {
-			read()
-		}
-		return <-end
 	}
 }
 
