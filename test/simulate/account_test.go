@@ -31,9 +31,8 @@ func lags() vpc.Propagation {
 	return vpc.Propagation{Route: time.Second, IMDS: 2 * time.Second, Describe: time.Second}
 }
 
-// weather is the account's endpoint: a round trip, and one token bucket per action for the whole fleet. The sizes of the
-// classes are what EC2 documents for filtered reads and for mutating calls. unverified: that of AssignPrivateIpAddresses,
-// and that its bucket refills as slowly as the others.
+// weather is the account's endpoint: a round trip, and one token bucket per action for the whole fleet. The size for reads
+// is what EC2 documents for those with a filter. unverified: the sizes for writes, and that of AssignPrivateIpAddresses.
 // https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 func weather() front.Weather {
 	return front.Weather{

@@ -66,10 +66,7 @@ func firstPod(size, full int, direct bool) (result, error) {
 	defer f.end()
 	m := f.measure(f.workers)
 	f.start(f.workers)
-	if err := m.pods(1, 0); err != nil {
-		return result{}, err
-	}
-	return m.until(firstStock)
+	return m.until(firstStock, func() error { return m.pods(1, 0) })
 }
 
 func topUp(size, full int, direct bool) (result, error) {
@@ -82,10 +79,7 @@ func topUp(size, full int, direct bool) (result, error) {
 		return result{}, err
 	}
 	m := f.measure(f.workers)
-	if err := m.pods(topUpPods, topUpTime); err != nil {
-		return result{}, err
-	}
-	return m.until(topUpStock)
+	return m.until(topUpStock, func() error { return m.pods(topUpPods, topUpTime) })
 }
 
 func scaleOut(size, full int, direct bool) (result, error) {
@@ -162,11 +156,14 @@ func (m *measurement) pods(n int, spread time.Duration) error {
 	return all.Wait()
 }
 
-// until waits until each worker has n addresses, and some time more.
-func (m *measurement) until(n int) (result, error) {
+// until waits until each worker has n addresses and what happens meanwhile is over, and some time more.
+func (m *measurement) until(n int, meanwhile ...func() error) (result, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var all errgroup.Group
+	for _, do := range meanwhile {
+		all.Go(do)
+	}
 	m.filled = make([]time.Duration, len(m.workers))
 	for i, w := range m.workers {
 		all.Go(func() error {
