@@ -71,7 +71,7 @@ func (p *iface) plan(now time.Time) step {
 		return step{do: p.claim}
 	}
 	for _, c := range p.sortedClasses() {
-		if c.waiting() > 0 && p.slotsLeft(c.V6) == 0 {
+		if free, coming := c.stock(); c.waiting() > free+coming && p.slotsLeft(c.V6) == 0 {
 			c.slotsFull(now)
 		}
 		if c.ask() > 0 && due(c.growAt()) {
