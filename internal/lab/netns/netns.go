@@ -34,19 +34,33 @@ func Create(name string) (path string, err error) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		// The thread is now in the new namespace. It stays locked, so that the runtime ends it with this goroutine and
-		// no other goroutine ever runs on it.
 		runtime.LockOSThread()
-		handle, err := netns.NewNamed(name)
-		if err == nil {
-			err = handle.Close()
-		}
-		done <- err
+		done <- create(name)
 	}()
 	if err := <-done; err != nil {
 		return "", fmt.Errorf("create netns %s: %w", name, err)
 	}
 	return Path(name), nil
+}
+
+// create makes the namespace on a thread of its own, which comes back from it: the process's first thread would show the
+// new namespace as the whole process's (/proc/PID/ns/net), and keep it alive. A thread that cannot come back stays locked,
+// so that no other goroutine ever runs on it.
+func create(name string) (err error) {
+	home, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, home.Close()) }()
+	handle, err := netns.NewNamed(name)
+	if err == nil {
+		err = handle.Close()
+	}
+	back := netns.Set(home)
+	if back == nil {
+		runtime.UnlockOSThread()
+	}
+	return errors.Join(err, back)
 }
 
 // Delete removes the name. The namespace itself goes when nothing else holds it: no process, no socket, no open file.
