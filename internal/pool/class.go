@@ -74,6 +74,7 @@ type class struct {
 	failure *failure  // why the last attempt to grow failed
 	full    time.Time // when it tries again after a limit
 	fulls   int       // limits met in a row
+	grown   time.Time // when the last call succeeded
 	lost    int       // calls in a row in which another ENI was faster
 	after   time.Time // of the last such call, when reads show who was
 	births  time.Time // until when an address that EC2 chose may still turn up after a lost reply

@@ -105,7 +105,7 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	defer n.mu.Unlock()
 	p.result(nil)
 	if err == nil {
-		c.failure, c.full, c.fulls = nil, time.Time{}, 0
+		c.failure, c.full, c.fulls, c.grown = nil, time.Time{}, 0, time.Now()
 		if again {
 			c.lost = 0
 		}
@@ -200,7 +200,7 @@ func (c *class) growByCount(ctx context.Context, need int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p.result(nil)
-	c.failure, c.full, c.fulls = nil, time.Time{}, 0
+	c.failure, c.full, c.fulls, c.grown = nil, time.Time{}, 0, time.Now()
 }
 
 // candidates picks addresses that nobody held when it looked. It reads on in the ENI's order until it has enough, or

@@ -195,7 +195,9 @@ ec2: {latency: 80ms, propagation: {route: 1s, imds: 2s, describe: 1s}}
 			}
 			seen[addr] = true
 		}
-		t.Logf("%d calls changed EC2 for %d pods", w.writes(), pods)
+		if calls := w.writes(); calls > pods/10 {
+			t.Errorf("%d calls changed EC2 for %d pods, more than one for ten", calls, pods)
+		}
 		for i := range all {
 			go func() { // as del, without ending the test from another goroutine
 				n.netns.drop(all[i].Netns.Path)

@@ -85,6 +85,10 @@ const (
 	// confirmInterval and its slow form poll the instance metadata, which costs no EC2 request.
 	confirmInterval     = 200 * time.Millisecond
 	slowConfirmInterval = time.Second
+	// gatherTime is how long an ADD without stock waits for others that came with it, and topUpInterval how long stock that
+	// is not used up waits for more to be taken: EC2 limits calls, not addresses.
+	gatherTime    = 20 * time.Millisecond
+	topUpInterval = time.Second
 	// conflictPause is how long an ENI lets others go first that were faster, doubled with each time in a row up to four
 	// times: reads take about a second to show what they took.
 	conflictPause = 2 * time.Second

@@ -127,7 +127,8 @@ func (c *class) ask() int {
 	return min(need, c.p.slotsLeft(c.V6))
 }
 
-// growAt is when to try to grow: not while backing off, and after an exhaustion not soon unless somebody waits.
+// growAt is when to try to grow: not while backing off, after an exhaustion not soon unless somebody waits, and never for
+// one pod of many that come at the same time.
 func (c *class) growAt() time.Time {
 	full := c.full
 	if c.waiting() > 0 {
@@ -136,7 +137,30 @@ func (c *class) growAt() time.Time {
 			full = c.failure.at.Add(fullPause)
 		}
 	}
-	return later(later(c.p.w.resume, c.after), full)
+	return later(later(c.p.w.resume, c.after), later(full, c.gatherUntil()))
+}
+
+// gatherUntil is when a burst of pods has told what it needs, as far as that can be waited for: stock that is merely less
+// than wanted is topped up once in a while, and those who wait for more than is coming are joined by the others of their
+// burst. With nothing left and nobody waiting it is at once.
+func (c *class) gatherUntil() time.Time {
+	switch free, coming := c.stock(); {
+	case c.waiting() > free+coming:
+		return c.p.oldest(c).Add(gatherTime)
+	case free+coming > 0:
+		return c.grown.Add(topUpInterval)
+	}
+	return time.Time{}
+}
+
+// oldest is since when the first of those waits who want an address of the class.
+func (p *iface) oldest(c *class) time.Time {
+	for _, w := range p.waiters {
+		if slices.Contains(w.classes, c) {
+			return w.since
+		}
+	}
+	return time.Time{}
 }
 
 // pendingUnknown counts the unknown addresses that will probably turn out to be ours.
