@@ -81,6 +81,7 @@ var table = []row{
 	{path: "internal/eni", floor: words},
 	{path: "internal/netconf", floor: words, libraries: []string{cni}},
 	{path: "internal/ownership", floor: words},
+	{path: "internal/plainjson", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
 	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
