@@ -95,6 +95,7 @@ var table = []row{
 	{path: "internal/pool", floor: flows},
 
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
+	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
