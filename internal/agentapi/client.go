@@ -5,7 +5,6 @@ package agentapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +22,8 @@ const (
 	maxResponse = 16 << 20
 )
 
-// Client asks the agent of this node. It keeps no connection; the zero value with Socket set is ready, and it is safe
-// for concurrent use.
+// Client asks the agent of this node. It keeps no connection; the zero value with Socket set is ready, and without Ahead
+// it is safe for concurrent use.
 type Client struct {
 	// Socket is the path of the agent's socket.
 	Socket string
@@ -34,6 +33,30 @@ type Client struct {
 	Patience time.Duration
 	// Version is the protocol version to speak; 0 means [Version].
 	Version int
+	// Ahead is a connection for the first call; nil means none.
+	Ahead *Line
+}
+
+// Line is a connection that was made ahead of its only use.
+type Line struct{ conn *stream }
+
+// Connect makes a connection ahead of the next call: an idle agent takes longer to wake up than the caller may need until
+// it knows what to ask. It returns nil when no agent listens, which is for Call to deal with. A Line that no client gets
+// must be closed.
+func (c Client) Connect(ctx context.Context) *Line {
+	conn, err := dial(ctx, c.Socket)
+	if err != nil {
+		return nil
+	}
+	return &Line{conn}
+}
+
+// Close gives up a connection that was not used. It does nothing on a nil Line and on one that a call has had.
+func (l *Line) Close() {
+	if l != nil && l.conn != nil {
+		l.conn.close()
+		l.conn = nil
+	}
 }
 
 // UnavailableError says that no agent answered: nothing is known about what the request has done.
@@ -142,21 +165,23 @@ func absent(err error) bool {
 
 // exchange is one connection, one request and one response; a zero deadline is none.
 func (c Client) exchange(ctx context.Context, deadline time.Time, req Request) (resp Response, connected bool, err error) {
-	conn, err := dial(ctx, c.Socket, deadline)
+	conn, err := c.connection(ctx)
 	if err != nil {
 		return resp, false, err
 	}
 	defer conn.close()
+	if err = conn.bound(deadline); err != nil {
+		return resp, false, fmt.Errorf("set the deadline of the exchange with the agent: %w", err)
+	}
 	if !deadline.IsZero() && req.TimeoutMillis == 0 {
 		req.TimeoutMillis = answerWithin(time.Until(deadline)).Milliseconds()
 	}
-	msg, err := json.Marshal(req)
-	if err != nil {
-		return resp, true, fmt.Errorf("encode the request to the agent: %w", err)
-	}
 	// An agent that refuses the connection answers without reading: a failed write does not mean there is no answer.
-	_, sendErr := conn.Write(append(msg, '\n'))
-	err = json.NewDecoder(io.LimitReader(conn, maxResponse)).Decode(&resp)
+	_, sendErr := conn.Write(append(encode(req), '\n'))
+	message, err := receive(conn)
+	if err == nil {
+		resp, err = decode(message)
+	}
 	switch {
 	case err == nil:
 		return resp, true, nil
@@ -164,6 +189,16 @@ func (c Client) exchange(ctx context.Context, deadline time.Time, req Request) (
 		return resp, true, fmt.Errorf("send the request to the agent: %w", sendErr)
 	}
 	return resp, true, fmt.Errorf("read the response of the agent: %w", err)
+}
+
+// connection is the one that was made ahead, once, or a new one.
+func (c Client) connection(ctx context.Context) (*stream, error) {
+	if c.Ahead != nil && c.Ahead.conn != nil {
+		conn := c.Ahead.conn
+		c.Ahead.conn = nil
+		return conn, nil
+	}
+	return dial(ctx, c.Socket)
 }
 
 // answerWithin is the time that the agent has so that its answer arrives before the client leaves.

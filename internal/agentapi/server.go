@@ -53,6 +53,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, h Handler) error {
 	if err != nil {
 		return fmt.Errorf("find the network namespace of %s: %w", ln.Addr(), err)
 	}
+	defer func() { _ = ln.Close() }() // if it is not closed already, it is only now that nobody waits on it
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	limit := s.Connections
 	if limit == 0 {
@@ -102,19 +103,10 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 
 // serve is one connection: read the request, answer it, see whether the answer was read.
 func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
-	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
-	var req Request
-	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
-		s.refuse(conn, CodeDecode, fmt.Errorf("request is not JSON of at most %d bytes: %w", maxRequest, err))
+	req, ok := s.request(ctx, conn)
+	if !ok {
 		return
 	}
-	if own := orDefault(s.Version); !serves(own, req.Version) {
-		e := versionError(req.Version, own)
-		s.refuse(conn, e.Code, e)
-		return
-	}
-	_ = conn.SetReadDeadline(time.Time{})
-
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if req.TimeoutMillis > 0 {
@@ -123,8 +115,8 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 	}
 	left := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(io.Discard, conn) // a client says nothing more: this ends when it closes
-		left <- err
+		_, closed := io.Copy(io.Discard, conn) // a client says nothing more: this ends when it closes
+		left <- closed
 		cancel()
 	}()
 	resp := h.Handle(ctx, req)
@@ -139,6 +131,27 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 	if err != nil {
 		h.Undelivered(req, resp)
 	}
+}
+
+// request reads what the client wants; ok is false when there is nothing to be handled.
+func (s *Server) request(ctx context.Context, conn net.Conn) (req Request, ok bool) {
+	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
+	goOn := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req)
+	switch own := orDefault(s.Version); {
+	case !goOn() || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
+		// Connected ahead of a request that did not come, or not yet: the client then connects again.
+		return req, false
+	case err != nil:
+		s.refuse(conn, CodeDecode, fmt.Errorf("request is not JSON of at most %d bytes: %w", maxRequest, err))
+		return req, false
+	case !serves(own, req.Version):
+		e := versionError(req.Version, own)
+		s.refuse(conn, e.Code, e)
+		return req, false
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	return req, true
 }
 
 // refuse answers an error that no handler has seen.

@@ -21,9 +21,8 @@ type stream struct {
 	idle chan struct{} // closed once the end of ctx has been acted upon
 }
 
-// dial connects to the socket at path. When ctx ends, a blocked Read or Write returns; at the deadline, unless it is
-// zero, with [os.ErrDeadlineExceeded].
-func dial(ctx context.Context, path string, deadline time.Time) (*stream, error) {
+// dial connects to the socket at path. When ctx ends, a blocked Read or Write returns.
+func dial(ctx context.Context, path string) (*stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -34,9 +33,6 @@ func dial(ctx context.Context, path string, deadline time.Time) (*stream, error)
 	}
 	if err = unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == nil {
 		err = unix.SetNonblock(fd, false)
-	}
-	if err == nil && !deadline.IsZero() {
-		err = setDeadline(fd, deadline)
 	}
 	if err != nil {
 		_ = unix.Close(fd) // never used
@@ -50,13 +46,17 @@ func dial(ctx context.Context, path string, deadline time.Time) (*stream, error)
 	return s, nil
 }
 
-// setDeadline bounds every read and write by the time that is left now: an exchange has one of each that blocks.
-func setDeadline(fd int, deadline time.Time) error {
+// bound makes a blocked Read or Write return [os.ErrDeadlineExceeded] at the deadline, unless it is zero. It gives each of
+// them the time that is left now: an exchange has one of each that blocks.
+func (s *stream) bound(deadline time.Time) error {
+	if deadline.IsZero() {
+		return nil
+	}
 	left := unix.NsecToTimeval(max(time.Until(deadline), time.Microsecond).Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
+	if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
 		return err
 	}
-	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &left)
+	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &left)
 }
 
 func (s *stream) close() {

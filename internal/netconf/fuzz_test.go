@@ -32,13 +32,18 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, stdin []byte, args string) {
 		in := netconf.Env{Args: args, AgentSocket: "/run/agent.sock"}
-		if valid, err := netconf.ParseValid(stdin); refused(t, err) != (err != nil) || err == nil && valid == nil {
-			t.Errorf("valid attachments %v, error %v", valid, err)
-		}
-		rel := netconf.ParseRelease(stdin, in)
-		full, err := netconf.ParseVPCIpvlan(stdin, in)
+		doc, err := netconf.Open(stdin)
 		if refused(t, err) {
-			_, err = netconf.ParseVPCIPAM(stdin, in)
+			return
+		}
+		valid, err := doc.Valid()
+		if !refused(t, err) && valid == nil {
+			t.Error("no list of valid attachments, and no error")
+		}
+		rel := doc.Release(in)
+		full, err := doc.VPCIpvlan(in)
+		if refused(t, err) {
+			_, err = doc.VPCIPAM(in)
 			refused(t, err)
 			return
 		}

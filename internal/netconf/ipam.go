@@ -29,7 +29,7 @@ func (r *reader) ipamType(top, ipam object) string {
 		r.invalid("ipam", `missing; write "ipam": {"type": "vpcipam"}`)
 		return ""
 	}
-	kind, found := value[string](ipam, "type", "a string")
+	kind, found := ipam.given("type", "a string")
 	if ipam.fields != nil && kind == "" && (found || !ipam.has("type")) {
 		r.invalid("ipam.type", `missing; write "type": "vpcipam"`)
 	}
@@ -199,7 +199,7 @@ func (r *reader) gateways(o object) []netip.Addr {
 }
 
 func (r *reader) timeout(o object) time.Duration {
-	s, found := value[string](o, "timeout", `a duration such as "20s"`)
+	s, found := o.given("timeout", `a duration such as "20s"`)
 	if !found {
 		return DefaultTimeout
 	}
@@ -215,7 +215,7 @@ func (r *reader) timeout(o object) time.Duration {
 }
 
 func (r *reader) socket(o object, env Env) string {
-	s, found := value[string](o, "agentSocket", "a string")
+	s, found := o.given("agentSocket", "a string")
 	switch {
 	case !found && !usableSocket(env.AgentSocket):
 		r.invalid("MULTUS_VPC_AGENT_SOCKET", "%q is not an absolute path of at most %d bytes", env.AgentSocket, maxSocketPath)
@@ -245,7 +245,7 @@ func (r *reader) parseAddress(at, s string) (netip.Addr, bool) {
 }
 
 func (r *reader) address(o object, key string) netip.Addr {
-	s, found := value[string](o, key, "a string")
+	s, found := o.given(key, "a string")
 	if !found {
 		return netip.Addr{}
 	}

@@ -9,7 +9,6 @@
 package netconf
 
 import (
-	"encoding/json"
 	"net/netip"
 	"strings"
 	"time"
@@ -143,99 +142,7 @@ type VPCIpvlan struct {
 	IPAM IPAM
 	// DNS of the network configuration itself; it goes before the IPAM's.
 	DNS types.DNS
-	// PrevResult is the result of the plugin before this one in a chain, as it came; nil without one.
-	PrevResult json.RawMessage
-	Pod        attachment.Pod
-}
-
-// ParseVPCIPAM reads the configuration of vpcipam for ADD and CHECK. Its error is [Problems].
-func ParseVPCIPAM(stdin []byte, env Env) (VPCIPAM, error) {
-	r := &reader{}
-	top, ok := r.open(stdin)
-	if !ok {
-		return VPCIPAM{}, r.problems
-	}
-	c := VPCIPAM{CNIVersion: top.text("cniVersion"), Name: top.text("name")}
-	runtime := r.runtime(top, env)
-	c.Pod = runtime.pod()
-	outer := top.text("type")
-	c.Target = r.target(top)
-	switch outer {
-	case typeIpvlan:
-		r.underIpvlan(top, c.Target)
-	case "macvlan":
-		r.invalid("type", `"macvlan" cannot carry VPC addresses: EC2 drops frames whose MAC is not the ENI's; use "vpcipvlan" or "ipvlan"`)
-	case TypeVPCIpvlan:
-		r.ipvlanMode(top)
-	}
-	ipam, found := top.object("ipam")
-	if kind := r.ipamType(top, ipam); kind != "" && kind != TypeVPCIPAM {
-		r.invalid("ipam.type", `%q was given to vpcipam; write "vpcipam"`, kind)
-	}
-	if found {
-		c.IPAM = r.ipam(ipam, runtime, env)
-	}
-	return c, r.err()
-}
-
-// ParseVPCIpvlan reads the configuration of vpcipvlan for ADD and CHECK. Its error is [Problems].
-func ParseVPCIpvlan(stdin []byte, env Env) (VPCIpvlan, error) {
-	r := &reader{}
-	top, ok := r.open(stdin)
-	if !ok {
-		return VPCIpvlan{}, r.problems
-	}
-	runtime := r.runtime(top, env)
-	c := VPCIpvlan{
-		CNIVersion:    top.text("cniVersion"),
-		Name:          top.text("name"),
-		SourceRouting: top.flag("sourceRouting", true),
-		PrevResult:    top.raw("prevResult"),
-		Pod:           runtime.pod(),
-		Target:        r.target(top),
-	}
-	top.only(ipvlanKeys, ofRuntime)
-	c.MTU = r.mtu(top)
-	r.ipvlanMode(top)
-	r.later(top, "floating")
-	if dns, found := top.object("dns"); found {
-		c.DNS = r.dns(dns)
-	}
-	ipam, found := top.object("ipam")
-	c.IPAMType = r.ipamType(top, ipam)
-	if found && c.IPAMType == TypeVPCIPAM {
-		c.IPAM = r.ipam(ipam, runtime, env)
-	} else {
-		c.IPAM = IPAM{AgentSocket: r.socket(object{}, env), Timeout: DefaultTimeout}
-	}
-	c.Register, c.OnConflict = r.register(top, c.IPAMType)
-	return c, r.err()
-}
-
-// register reads what concerns the addresses of another IPAM plugin.
-func (r *reader) register(top object, ipamType string) (register bool, conflict attachment.OnConflict) {
-	register = top.flag("register", true)
-	conflict = attachment.OnConflict(top.text("onConflict"))
-	switch conflict {
-	case "":
-		conflict = attachment.WaitThenReassign
-	case attachment.WaitThenReassign, attachment.Never, attachment.Reassign:
-	default:
-		r.invalid("onConflict", "%q is unknown; use %q, %q or %q", conflict, attachment.WaitThenReassign, attachment.Never, attachment.Reassign)
-	}
-	if ipamType != TypeVPCIPAM {
-		if !register && top.has("onConflict") {
-			r.invalid("onConflict", `is not possible with "register": false`)
-		}
-		return register, conflict
-	}
-	if !register {
-		r.invalid("register", "false is not possible with ipam.type %q, whose addresses are EC2's; remove the key", TypeVPCIPAM)
-	}
-	if top.has("onConflict") {
-		r.invalid("onConflict", "is for addresses of another IPAM plugin; with ipam.type %q remove the key", TypeVPCIPAM)
-	}
-	return false, ""
+	Pod attachment.Pod
 }
 
 // Keys of our own objects; the rest of the top level belongs to the runtime ([ofRuntime]).

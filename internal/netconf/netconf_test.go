@@ -66,7 +66,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		Target: netconf.Target{Selector: eni.Selector{
 			DeviceIndex: &two, NetworkCard: &card, SubnetID: "subnet-1", SubnetTags: map[string]string{"multus": "1"},
 		}},
-		MTU: 1500, DNS: types.DNS{Nameservers: []string{"10.0.0.2"}}, PrevResult: []byte(`{"cniVersion": "1.1.0"}`),
+		MTU: 1500, DNS: types.DNS{Nameservers: []string{"10.0.0.2"}},
 		Pod:      attachment.Pod{Namespace: "ns", Name: "amf-0", UID: "u"},
 		IPAMType: "vpcipam",
 		IPAM: netconf.IPAM{
@@ -97,6 +97,15 @@ func TestEveryKeyIsRead(t *testing.T) {
 	}
 }
 
+func open(t *testing.T, conf string) netconf.Document {
+	t.Helper()
+	d, err := netconf.Open([]byte(conf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // vpcipvlan wraps keys into a configuration that is complete without them.
 func vpcipvlan(keys string) string {
 	return `{"cniVersion": "1.0.0", "name": "n6", "type": "vpcipvlan"` + keys + `}`
@@ -111,8 +120,8 @@ func TestBadVPCIpvlanIsRefused(t *testing.T) {
 		code       uint
 		says       []string
 	}{
-		{"no JSON", `{"name"`, 6, []string{"not a JSON object"}},
-		{"no object", `[1]`, 6, []string{"not a JSON object"}},
+		{"no JSON", `{"name"`, 6, []string{"not JSON"}},
+		{"no object", `[1]`, 6, []string{"not a JSON object: [1]", "correct config"}},
 		{"unknown key", vpcipvlan(`, "sourcerouting": false, "ipam": {"type": "vpcipam"}`), 2, []string{"sourcerouting: unknown key (value false)", `"sourceRouting"`}},
 		{"unknown key of eni", vpcipvlan(`, "eni": {"deviceIdx": 1}, "ipam": {"type": "vpcipam"}`), 2, []string{"eni.deviceIdx", "value 1", `"deviceIndex"`}},
 		{"unknown key of ipam", vpcipam(`, "route": [1]`), 2, []string{"ipam.route: unknown key (value [1])", `"routes"`}},
@@ -157,7 +166,7 @@ func TestBadVPCIpvlanIsRefused(t *testing.T) {
 		{"ranges where EC2 chooses", vpcipam(`, "source": "subnet", "ranges": ["10.0.0.0/28"]`), 7, []string{`ipam.ranges: is not possible with source "subnet"`}},
 		{"tags where EC2 chooses", vpcipam(`, "source": "prefix", "reservationTags": {"a": "b"}`), 7, []string{"ipam.reservationTags: is not possible"}},
 		{"reservationTags empty", vpcipam(`, "reservationTags": {}`), 7, []string{"ipam.reservationTags: is empty"}},
-		{"reservationTags of wrong type", vpcipam(`, "reservationTags": {"a": 1}`), 7, []string{"ipam.reservationTags", "object of strings"}},
+		{"reservationTags of wrong type", vpcipam(`, "reservationTags": {"a": 1}`), 7, []string{`ipam.reservationTags.a: 1 is not a string`}},
 		{"addresses no address", vpcipam(`, "addresses": ["10.10.1"]`), 7, []string{`ipam.addresses[0]: "10.10.1"`}},
 		{"two of a family", vpcipam(`, "addresses": ["10.10.1.70", "10.10.1.71/24"]`), 7, []string{"ipam.addresses[1]", "second of its family"}},
 		{"link-local address", vpcipam(`, "addresses": ["fe80::1"]`), 7, []string{"link-local"}},
@@ -287,7 +296,7 @@ func TestForeignIPAMIsRegisteredUnlessTold(t *testing.T) {
 		if err != nil || got.Register != want.Register || got.OnConflict != want.OnConflict {
 			t.Errorf("%s: register %t, onConflict %q, error %v", keys, got.Register, got.OnConflict, err)
 		}
-		if rel := netconf.ParseRelease([]byte(conf), env); rel.Registered != want.Register || !rel.Foreign() {
+		if rel := open(t, conf).Release(env); rel.Registered != want.Register || !rel.Foreign() {
 			t.Errorf("%s: DEL reads %+v", keys, rel)
 		}
 	}
@@ -302,10 +311,30 @@ func TestUnsetRoutesDifferFromNone(t *testing.T) {
 	}
 }
 
+func TestDocumentTellsWhatEveryCallNeeds(t *testing.T) {
+	for conf, want := range map[string]struct {
+		name, version string
+		named, dated  bool
+	}{
+		`{"name": "n6", "cniVersion": "1.0.0"}`: {"n6", "1.0.0", true, true},
+		`{}`:                                    {"", "0.1.0", true, true},
+		`{"name": 6, "cniVersion": 1.0}`:        {"", "", false, false},
+	} {
+		d := open(t, conf)
+		name, named := d.Name()
+		version, dated := d.CNIVersion()
+		if name != want.name || version != want.version || named != want.named || dated != want.dated {
+			t.Errorf("%s: name %q (%t), version %q (%t)", conf, name, named, version, dated)
+		}
+	}
+	if got := open(t, `{"prevResult": {"ips": []}}`).PrevResult(); string(got) != `{"ips": []}` {
+		t.Errorf("prevResult %s", got)
+	}
+}
+
 func TestReleaseReadsWhatItCan(t *testing.T) {
 	tests := map[string]netconf.Release{
-		``:                               {AgentSocket: "/run/agent.sock", Registered: true},
-		`{"name": "n6"`:                  {AgentSocket: "/run/agent.sock", Registered: true},
+		`{}`:                             {AgentSocket: "/run/agent.sock", Registered: true},
 		`{"name": "n6", "type": "x"}`:    {Name: "n6", AgentSocket: "/run/agent.sock", Registered: true},
 		`{"name": "n6", "ipam": 5}`:      {Name: "n6", AgentSocket: "/run/agent.sock", Registered: true},
 		vpcipam(`, "agentSocket": "/a"`): {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/a", Registered: true},
@@ -316,7 +345,7 @@ func TestReleaseReadsWhatItCan(t *testing.T) {
 		vpcipvlan(`, "register": false, "ipam": {"type": "vpcipam"}`):              {Name: "n6", IPAMType: "vpcipam", AgentSocket: "/run/agent.sock", Registered: true},
 	}
 	for conf, want := range tests {
-		if got := netconf.ParseRelease([]byte(conf), env); got != want {
+		if got := open(t, conf).Release(env); got != want {
 			t.Errorf("%s: got %+v, want %+v", conf, got, want)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
+	"github.com/multus-vpc/multus-vpc/internal/plainjson"
 )
 
 // reader collects problems while objects are read. Reading goes on after a problem, so that all are found at once.
@@ -21,16 +21,6 @@ type object struct {
 	r      *reader
 	path   string
 	fields map[string]json.RawMessage
-}
-
-// open decodes the document.
-func (r *reader) open(doc []byte) (object, bool) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(doc, &fields); err != nil {
-		r.add(types.ErrDecodingFailure, "", "network configuration is not a JSON object: %v", err)
-		return object{}, false
-	}
-	return object{r: r, fields: fields}, true
 }
 
 func (o object) at(key string) string {
@@ -60,49 +50,76 @@ func (o object) only(valid []string, tolerated func(string) bool) {
 	}
 }
 
-// value decodes key into T; absent gives the zero value, another JSON type is a problem that says what is wanted.
-func value[T any](o object, key, want string) (v T, found bool) {
-	raw := o.raw(key)
-	if raw == nil {
-		return v, false
-	}
-	if err := json.Unmarshal(raw, &v); err != nil {
-		o.r.invalid(o.at(key), "%s is not %s", show(raw), want)
-		var zero T
-		return zero, false
-	}
-	return v, true
+func (o object) text(key string) string {
+	s, _ := o.given(key, "a string")
+	return s
 }
 
-func (o object) text(key string) string {
-	v, _ := value[string](o, key, "a string")
-	return v
+// given is a string, and whether it is there.
+func (o object) given(key, want string) (s string, found bool) {
+	raw := o.raw(key)
+	if raw == nil {
+		return "", false
+	}
+	s, ok := plainjson.String(raw)
+	if !ok {
+		o.r.invalid(o.at(key), "%s is not %s", show(raw), want)
+	}
+	return s, ok
 }
 
 func (o object) texts(key string) ([]string, bool) {
-	return value[[]string](o, key, "a list of strings")
+	return o.list(key, "a list of strings")
+}
+
+// list is a list of strings, and whether it is there.
+func (o object) list(key, want string) (list []string, found bool) {
+	raw := o.raw(key)
+	if raw == nil {
+		return nil, false
+	}
+	elements, ok := plainjson.Array(raw)
+	for _, v := range elements {
+		s, isText := plainjson.String(v)
+		list, ok = append(list, s), ok && isText
+	}
+	if !ok {
+		o.r.invalid(o.at(key), "%s is not %s", show(raw), want)
+		return nil, false
+	}
+	return list, true
 }
 
 // strings is a list of strings, or a single one.
 func (o object) strings(key, want string) []string {
 	if raw := o.raw(key); len(raw) == 0 || raw[0] != '"' {
-		list, _ := value[[]string](o, key, want)
+		list, _ := o.list(key, want)
 		return list
 	}
 	return []string{o.text(key)}
 }
 
 func (o object) flag(key string, unset bool) bool {
-	if v, found := value[bool](o, key, "true or false"); found {
-		return v
+	switch raw := o.raw(key); {
+	case raw == nil:
+		return unset
+	case string(raw) == "true" || string(raw) == "false":
+		return string(raw) == "true"
+	default:
+		o.r.invalid(o.at(key), "%s is not true or false", show(raw))
+		return unset
 	}
-	return unset
 }
 
 // count is a whole number in [low, high]; nil when absent or wrong.
 func (o object) count(key string, low, high int) *int {
-	v, found := value[int](o, key, "a whole number")
-	if !found {
+	raw := o.raw(key)
+	if raw == nil {
+		return nil
+	}
+	v, ok := plainjson.Int(raw)
+	if !ok {
+		o.r.invalid(o.at(key), "%s is not a whole number", show(raw))
 		return nil
 	}
 	if v < low || v > high {
@@ -121,8 +138,16 @@ func (o object) number(key string, high int) int {
 }
 
 func (o object) object(key string) (object, bool) {
-	fields, found := value[map[string]json.RawMessage](o, key, "an object")
-	return object{r: o.r, path: o.at(key), fields: fields}, found
+	inner := object{r: o.r, path: o.at(key)}
+	raw := o.raw(key)
+	if raw == nil {
+		return inner, false
+	}
+	var ok bool
+	if inner.fields, ok = split(raw); !ok {
+		o.r.invalid(inner.path, "%s is not an object", show(raw))
+	}
+	return inner, ok
 }
 
 // inner is an object in an object, empty when one of them is absent.

@@ -23,16 +23,11 @@ type Release struct {
 // Foreign reports whether another IPAM plugin than ours has to be called.
 func (rel Release) Foreign() bool { return rel.IPAMType != "" && rel.IPAMType != TypeVPCIPAM }
 
-// ParseRelease reads a configuration for DEL. It never fails, for DEL must free what an earlier version of the
+// Release reads a configuration for DEL and GC. It never fails, for DEL must free what an earlier version of the
 // configuration took: what cannot be read counts as absent.
-func ParseRelease(stdin []byte, env Env) Release {
-	r := &reader{} // its problems are not asked for
-	rel := Release{AgentSocket: env.AgentSocket, Registered: true}
-	top, ok := r.open(stdin)
-	if !ok {
-		return rel
-	}
-	rel.Name = top.text("name")
+func (d Document) Release(env Env) Release {
+	top := d.object(&reader{}) // its problems are not asked for
+	rel := Release{Name: top.text("name"), AgentSocket: env.AgentSocket, Registered: true}
 	if ipam, found := top.object("ipam"); found {
 		rel.IPAMType = ipam.text("type")
 		if s := ipam.text("agentSocket"); rel.IPAMType == TypeVPCIPAM && usableSocket(s) {
@@ -49,18 +44,14 @@ func ParseRelease(stdin []byte, env Env) Release {
 // libcni sets both (https://github.com/containernetworking/cni/issues/1101).
 var attachmentKeys = []string{"cni.dev/valid-attachments", "cni.dev/attachments"}
 
-// ParseValid reads the attachments that GC must leave alone: those of either key. With neither key it fails, for the
+// Valid reads the attachments that GC must leave alone: those of either key. With neither key it fails, for the
 // absence of a list is no proof that nothing is alive. Its error is [Problems].
 // https://github.com/containernetworking/cni/blob/main/SPEC.md#gc-clean-up-any-stale-resources
-func ParseValid(stdin []byte) ([]attachment.Key, error) {
+func (d Document) Valid() ([]attachment.Key, error) {
 	r := &reader{}
-	top, ok := r.open(stdin)
-	if !ok {
-		return nil, r.problems
-	}
 	valid, found := []attachment.Key{}, false
 	for _, key := range attachmentKeys {
-		raw, given := top.fields[key]
+		raw, given := d.fields[key]
 		found = found || given
 		for i, one := range r.attachments(key, raw) {
 			k := attachment.Key{ContainerID: one.ContainerID, IfName: one.IfName}

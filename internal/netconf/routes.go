@@ -4,23 +4,28 @@
 package netconf
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/multus-vpc/multus-vpc/internal/plainjson"
 )
 
 func (r *reader) routes(o object) []Route {
-	list, found := value[[]json.RawMessage](o, "routes", "a list of objects")
-	if !found {
+	raw := o.raw("routes")
+	if raw == nil {
 		return nil
 	}
+	list, ok := plainjson.Array(raw)
+	if !ok {
+		r.invalid(o.at("routes"), "%s is not a list of objects", show(raw))
+	}
 	routes := make([]Route, 0, len(list))
-	for i, raw := range list {
+	for i, one := range list {
 		entry := object{r: r, path: fmt.Sprintf("%s[%d]", o.at("routes"), i)}
-		if err := json.Unmarshal(raw, &entry.fields); err != nil || entry.fields == nil {
-			r.invalid(entry.path, "%s is not an object", show(raw))
+		if entry.fields, ok = split(one); !ok {
+			r.invalid(entry.path, "%s is not an object", show(one))
 			continue
 		}
 		routes = append(routes, r.route(entry))
@@ -41,7 +46,7 @@ func (r *reader) route(o object) Route {
 }
 
 func (r *reader) destination(o object) netip.Prefix {
-	s, found := value[string](o, "dst", `a CIDR such as "10.0.0.0/8"`)
+	s, found := o.given("dst", `a CIDR such as "10.0.0.0/8"`)
 	if !found {
 		if !o.has("dst") {
 			r.invalid(o.at("dst"), `missing; write a CIDR such as "10.0.0.0/8"`)

@@ -4,6 +4,8 @@
 package netconf
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -40,9 +42,16 @@ func (r *reader) selector(o object) eni.Selector {
 }
 
 func (r *reader) tags(o object, key string) map[string]string {
-	tags, found := value[map[string]string](o, key, "an object of strings")
-	if found && len(tags) == 0 {
+	inner, found := o.object(key)
+	if !found {
+		return nil
+	}
+	if len(inner.fields) == 0 {
 		r.invalid(o.at(key), "is empty; name a tag, or remove the key")
+	}
+	tags := make(map[string]string, len(inner.fields))
+	for _, k := range slices.Sorted(maps.Keys(inner.fields)) {
+		tags[k] = inner.text(k)
 	}
 	return tags
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -17,9 +16,8 @@ import (
 // Identify reads what tells the namespace at path from every other: device, inode, and the cookie where the kernel has
 // one (Linux 5.14). [Missing] tells whether the error says that there is no namespace at path.
 //
-// It is for programs that live for one call: it visits the namespace on the calling thread, which takes a fraction of
-// the time that another thread needs to start. Should the thread not come home, it stays locked to the goroutine and
-// the error says so; the program must end.
+// It is for programs that live for one call: it visits the namespace on the calling thread, which takes a fraction of the
+// time that another thread needs to start. Should the thread not come home, the error says so; the program must end.
 func Identify(path string) (attachment.Netns, error) {
 	fd, st, err := openNS(path)
 	if err != nil {
@@ -27,19 +25,42 @@ func Identify(path string) (attachment.Netns, error) {
 	}
 	defer unix.Close(fd)
 	n := attachment.Netns{Path: path, Device: st.Dev, Inode: st.Ino}
-	runtime.LockOSThread()
-	atHome, err := visit(fd, func(int) error {
-		n.Cookie, err = cookie()
-		return err
-	})
-	if !atHome {
-		return n, errors.Join(err, fmt.Errorf("come home from network namespace %s: the thread is lost", path))
-	}
-	runtime.UnlockOSThread()
+	s, err := socketIn(fd)
 	if err != nil {
 		return n, fmt.Errorf("identify network namespace %s: %w", path, err)
 	}
+	defer unix.Close(s)
+	if n.Cookie, err = cookieOf(s); err != nil {
+		return n, fmt.Errorf("cookie of network namespace %s: %w", path, err)
+	}
 	return n, nil
+}
+
+// socketIn makes a socket in a namespace; it stays a socket of that namespace wherever it is used.
+//
+// Nothing of Go's scheduler runs between the raw system calls, so that they are made by one thread, as the thread's number
+// proves afterwards. Locking the goroutine to the thread would say the same, and start another thread for it.
+func socketIn(ns int) (int, error) {
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer unix.Close(home)
+	thread := unix.Gettid()
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETNS, uintptr(ns), unix.CLONE_NEWNET, 0); errno != 0 {
+		return -1, fmt.Errorf("enter network namespace: %w", errno)
+	}
+	s, _, made := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	_, _, returned := unix.RawSyscall(unix.SYS_SETNS, uintptr(home), unix.CLONE_NEWNET, 0)
+	switch {
+	case returned != 0:
+		return -1, fmt.Errorf("come home from network namespace: %w: the thread is lost", returned)
+	case unix.Gettid() != thread:
+		return -1, errors.New("come home from network namespace: the thread is lost")
+	case made != 0:
+		return -1, fmt.Errorf("make a socket: %w", made)
+	}
+	return int(s), nil
 }
 
 // Missing reports whether err, from [Identify], says that path leads to no namespace: there is no file, or the one that
@@ -48,16 +69,12 @@ func Missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errNotNetns)
 }
 
-// Own identifies the namespace that the calling thread is in, which is the process's own unless the caller has changed
-// it. Path is empty.
-func Own() (attachment.Netns, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return attachment.Netns{}, fmt.Errorf("stat the own network namespace: %w", err)
+// IsOwn reports whether n, which has just been identified, is the namespace of the calling thread, which is the process's
+// own unless the caller has changed it. Both are there, so that their inode numbers tell them apart.
+func IsOwn(n attachment.Netns) (bool, error) {
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return false, fmt.Errorf("stat the own network namespace: %w", err)
 	}
-	c, err := cookie()
-	if err != nil {
-		return attachment.Netns{}, fmt.Errorf("cookie of the own network namespace: %w", err)
-	}
-	return attachment.Netns{Device: st.Dev, Inode: st.Ino, Cookie: c}, nil
+	return own.Dev == n.Device && own.Ino == n.Inode, nil
 }

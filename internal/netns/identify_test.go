@@ -6,21 +6,45 @@ package netns
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
-func TestIdentifyOfTheOwnNamespaceIsOwn(t *testing.T) {
+func TestIsOwnTellsTheOwnNamespaceFromAnother(t *testing.T) {
 	needRoot(t)
-	own, err := Own()
-	if err != nil || own.Inode == 0 {
-		t.Fatalf("Own = %+v, %v", own, err)
+	other := filepath.Join(t.TempDir(), "ns")
+	makeNetns(t, other)
+	defer removeNetns(other)
+	for path, want := range map[string]bool{"/proc/thread-self/ns/net": true, other: false} {
+		n, err := Identify(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own, err := IsOwn(n); err != nil || own != want || n.Inode == 0 || n.Path != path {
+			t.Errorf("%+v is the own one: %t, %v", n, own, err)
+		}
 	}
-	got, err := Identify("/proc/thread-self/ns/net")
+}
+
+func TestIdentifySeesWhatAThreadInsideSeesAndComesHome(t *testing.T) {
+	needRoot(t)
+	path := filepath.Join(t.TempDir(), "ns")
+	makeNetns(t, path)
+	want, err := look(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Path = ""; got != own {
-		t.Errorf("Identify = %+v, Own = %+v", got, own)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Identify(path); err != nil || got != want || got.Cookie == 0 {
+		t.Errorf("Identify = %+v, %v, want %+v", got, err, want)
+	}
+	if now, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || now != home {
+		t.Errorf("the thread is in %s, was in %s (%v)", now, home, err)
 	}
 }
 

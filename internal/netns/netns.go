@@ -178,14 +178,19 @@ func openNS(path string) (fd int, st unix.Stat_t, err error) {
 
 var errNotNetns = errors.New("not a namespace")
 
-// cookie is SO_NETNS_COOKIE of the namespace that the calling thread is in, 0 where the kernel has none (before 5.14).
+// cookie is SO_NETNS_COOKIE of the namespace that the calling thread is in.
 func cookie() (uint64, error) {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(s)
-	c, err := unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return cookieOf(s)
+}
+
+// cookieOf is SO_NETNS_COOKIE of the namespace that a socket was made in, 0 where the kernel has none (before 5.14).
+func cookieOf(socket int) (uint64, error) {
+	c, err := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if errors.Is(err, unix.ENOPROTOOPT) {
 		return 0, nil
 	}

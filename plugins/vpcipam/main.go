@@ -13,23 +13,23 @@ import (
 	"net"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 	"github.com/multus-vpc/multus-vpc/plugins/internal/ipam"
+	"github.com/multus-vpc/multus-vpc/plugins/internal/process"
 )
 
-func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr)) }
 
-// run serves one call; skel itself reads CNI_* and the configuration from the process.
-func run(getenv func(string) string, stdout, stderr io.Writer) int {
+func run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
-	funcs := skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status, GC: p.gc}
-	return ipam.Main(funcs, "CNI IPAM plugin vpcipam of multus-vpc", getenv, stdout, stderr)
+	return process.Plugin{
+		About: "CNI IPAM plugin vpcipam of multus-vpc",
+		Add:   p.add, Del: p.del, Check: p.check, Status: p.status, GC: p.gc,
+	}.Run(getenv, stdin, stdout, stderr)
 }
 
 type plugin struct {
@@ -45,53 +45,51 @@ func (p plugin) agentOf(rel netconf.Release) ipam.Agent {
 	return ipam.Agent{Socket: rel.AgentSocket, Stderr: p.stderr}
 }
 
-func (p plugin) add(args *skel.CmdArgs) error {
-	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
-	if err != nil {
-		return ipam.Error(err)
-	}
-	a, err := ipam.Describe(args, conf.Name, conf.Pod)
+func (p plugin) add(call process.Call) error {
+	conf, err := call.Config.VPCIPAM(ipam.Env(call.Args, p.getenv))
 	if err != nil {
 		return ipam.Error(err)
 	}
 	ctx := context.Background()
-	result, err := p.allocate(ctx, conf, a)
+	agent := p.agent(conf.IPAM).Connect(ctx)
+	defer agent.Hangup()
+	a, err := ipam.Describe(call, conf.Name, conf.Pod)
 	if err != nil {
 		return ipam.Error(err)
 	}
-	if err = ipam.Print(result, conf.CNIVersion, p.stdout); err != nil {
-		p.agent(conf.IPAM).Release(ctx, a)
+	result, err := allocate(ctx, agent, conf, a)
+	if err != nil {
+		return ipam.Error(err)
+	}
+	if err = result.PrintTo(p.stdout, conf.CNIVersion); err != nil {
+		agent.Release(ctx, a)
 		return ipam.Error(fmt.Errorf("print the result: %w", err))
 	}
 	return nil
 }
 
 // allocate is an ADD's work: addresses on the ENI that the configuration means, as an IPAM result.
-func (p plugin) allocate(ctx context.Context, conf netconf.VPCIPAM, a attachment.Attachment) (*types100.Result, error) {
+func allocate(ctx context.Context, agent ipam.Agent, conf netconf.VPCIPAM, a attachment.Attachment) (r ipam.Result, err error) {
 	selector, err := selectorOf(conf.Target)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	agent := p.agent(conf.IPAM)
 	reply, err := agent.Add(ctx, a, conf.IPAM.Query(selector))
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	if found := reply.ENI.Link.Name; conf.Master != "" && found != "" && found != conf.Master {
 		agent.Release(ctx, a)
-		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+		return r, types.NewError(types.ErrInvalidNetworkConfig,
 			fmt.Sprintf("master: %q has the MAC of %s, but that ENI's link is %q; name it instead", conf.Master, reply.ENI.ID, found), "")
 	}
 	addresses := ipam.Addresses(reply, conf.IPAM.Gateways)
-	result := &types100.Result{
-		CNIVersion: types100.ImplementedSpecVersion,
-		Routes:     ipam.CNIRoutes(ipam.Routes(conf.IPAM.Routes, a.IfName == ipam.FirstInterface, addresses)),
-		DNS:        conf.IPAM.DNS,
-	}
 	for _, address := range addresses {
-		result.IPs = append(result.IPs, address.CNI(nil))
+		r.IPs = append(r.IPs, ipam.IP{Address: address})
 	}
-	return result, nil
+	r.Routes = ipam.Routes(conf.IPAM.Routes, a.IfName == ipam.FirstInterface, addresses)
+	r.DNS = conf.IPAM.DNS
+	return r, nil
 }
 
 // selectorOf turns a master's name into what identifies the ENI, its MAC.
@@ -106,22 +104,25 @@ func selectorOf(t netconf.Target) (eni.Selector, error) {
 	return eni.Selector{MAC: eni.ParseMAC(link.HardwareAddr.String())}, nil
 }
 
-func (p plugin) del(args *skel.CmdArgs) error {
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	p.agentOf(rel).Release(context.Background(), attachment.Attachment{Key: ipam.Key(args), Network: rel.Name})
-	return nil
+func (p plugin) del(call process.Call) error {
+	rel := call.Config.Release(ipam.Env(call.Args, p.getenv))
+	ctx := context.Background()
+	agent := p.agentOf(rel).Connect(ctx)
+	outcome := ipam.Elsewhere(call)
+	agent.Release(ctx, attachment.Attachment{Key: ipam.Key(call), Network: rel.Name})
+	return outcome
 }
 
-func (p plugin) check(args *skel.CmdArgs) error {
-	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
+func (p plugin) check(call process.Call) error {
+	conf, err := call.Config.VPCIPAM(ipam.Env(call.Args, p.getenv))
 	if err != nil {
 		return ipam.Error(err)
 	}
-	a, err := ipam.Describe(args, conf.Name, conf.Pod)
+	a, err := ipam.Describe(call, conf.Name, conf.Pod)
 	if err != nil {
 		return ipam.Error(err)
 	}
-	expected, err := ipam.Expected(args.StdinData, a)
+	expected, err := ipam.Expected(call)
 	if err != nil {
 		return ipam.Error(err)
 	}
@@ -129,8 +130,8 @@ func (p plugin) check(args *skel.CmdArgs) error {
 	return ipam.Error(err)
 }
 
-func (p plugin) status(args *skel.CmdArgs) error {
-	conf, err := netconf.ParseVPCIPAM(args.StdinData, ipam.Env(args.Args, p.getenv))
+func (p plugin) status(call process.Call) error {
+	conf, err := call.Config.VPCIPAM(ipam.Env(call.Args, p.getenv))
 	if err != nil {
 		return ipam.Error(err)
 	}
@@ -141,11 +142,11 @@ func (p plugin) status(args *skel.CmdArgs) error {
 	return ipam.Error(p.agent(conf.IPAM).Ready(context.Background(), conf.IPAM.Query(selector)))
 }
 
-func (p plugin) gc(args *skel.CmdArgs) error {
-	valid, err := netconf.ParseValid(args.StdinData)
+func (p plugin) gc(call process.Call) error {
+	valid, err := call.Config.Valid()
 	if err != nil {
 		return ipam.Error(err)
 	}
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	rel := call.Config.Release(ipam.Env(call.Args, p.getenv))
 	return ipam.Error(p.agentOf(rel).GC(context.Background(), rel.Name, valid))
 }

@@ -10,8 +10,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -101,7 +99,7 @@ func masterOf(l attachment.Link, mac eni.MAC) attachment.Link {
 
 func (c call) child(g grant) link.Child {
 	child := link.Child{
-		Key: c.about.Key, Netns: c.args.Netns, Master: g.master, MTU: c.conf.MTU,
+		Key: c.about.Key, Netns: c.Netns, Master: g.master, MTU: c.conf.MTU,
 		Routes: g.routes, SourceRouting: c.conf.SourceRouting,
 	}
 	for _, a := range g.addresses {
@@ -111,27 +109,25 @@ func (c call) child(g grant) link.Child {
 }
 
 // result adds the interface to what plugins before this one in the chain have made.
-func (c call) result(g grant, made link.Made, prev *types100.Result) *types100.Result {
-	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: g.dns}
-	if prev != nil {
-		r.Interfaces, r.IPs, r.Routes = prev.Interfaces, prev.IPs, prev.Routes
-	}
+func (c call) result(g grant, made link.Made, prev ipam.Result) ipam.Result {
+	r := prev
+	r.DNS = g.dns
 	if !c.conf.DNS.IsEmpty() {
 		r.DNS = c.conf.DNS
 	}
 	index := len(r.Interfaces)
-	i := &types100.Interface{Name: c.args.IfName, Mac: string(made.MAC), Mtu: made.MTU, Sandbox: c.args.Netns}
+	i := ipam.Interface{Name: c.IfName, MAC: made.MAC, MTU: made.MTU, Sandbox: c.Netns}
 	routes := made.Routes
-	if modern, err := version.GreaterThanOrEqualTo(c.conf.CNIVersion, "1.1.0"); err != nil || !modern {
+	if c.conf.CNIVersion != "1.1.0" {
 		// Before 1.1.0 a result has neither MTU nor tables, and a route of our table would pass for one of the main table.
-		i.Mtu = 0
+		i.MTU = 0
 		routes = slices.DeleteFunc(slices.Clone(routes), func(r netconf.Route) bool { return r.Table != nil })
 	}
 	r.Interfaces = append(r.Interfaces, i)
 	for _, a := range g.addresses {
-		r.IPs = append(r.IPs, a.CNI(&index))
+		r.IPs = append(r.IPs, ipam.IP{Address: a, Interface: &index})
 	}
-	r.Routes = append(r.Routes, ipam.CNIRoutes(routes)...)
+	r.Routes = append(r.Routes, routes...)
 	return r
 }
 
@@ -143,7 +139,7 @@ func (c call) checkIPAM(ctx context.Context, expected ipam.Expectation) (master 
 		}
 	}
 	if c.conf.IPAMType != netconf.TypeVPCIPAM {
-		err = invoke.DelegateCheck(ctx, c.conf.IPAMType, c.args.StdinData, nil)
+		err = invoke.DelegateCheck(ctx, c.conf.IPAMType, c.Stdin, nil)
 		if err != nil || !c.conf.Register {
 			return master, err
 		}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -38,7 +37,7 @@ func (c call) delegate(ctx context.Context) (grant, error) {
 // (CNI specification, section 4).
 func (c call) delegateAdd(ctx context.Context, g *grant) error {
 	g.release = c.delegateDel
-	result, err := invoke.DelegateAdd(ctx, c.conf.IPAMType, c.args.StdinData, nil)
+	result, err := invoke.DelegateAdd(ctx, c.conf.IPAMType, c.Stdin, nil)
 	if err == nil {
 		err = g.take(result)
 	}
@@ -49,7 +48,7 @@ func (c call) delegateAdd(ctx context.Context, g *grant) error {
 }
 
 func (c call) delegateDel(ctx context.Context) error {
-	return invoke.DelegateDel(ctx, c.conf.IPAMType, c.args.StdinData, nil)
+	return invoke.DelegateDel(ctx, c.conf.IPAMType, c.Stdin, nil)
 }
 
 // delegateAndRegister makes EC2 route the other plugin's addresses to the ENI before the interface is there.
@@ -99,23 +98,18 @@ func subnetsOf(e agentapi.ENI) []netip.Prefix {
 
 // take reads an IPAM result.
 func (g *grant) take(from types.Result) error {
-	result, err := types100.NewResultFromResult(from)
+	result, err := ipam.ResultOf(from)
 	if err != nil {
 		return err
 	}
 	if len(result.IPs) == 0 {
 		return types.NewError(types.ErrInternal, "the IPAM plugin gave no address", "")
 	}
-	for _, one := range result.IPs {
-		a, addrErr := ipam.FromCNI(one)
-		if addrErr != nil {
-			return addrErr
-		}
-		g.addresses = append(g.addresses, a)
+	for _, ip := range result.IPs {
+		g.addresses = append(g.addresses, ip.Address)
 	}
-	g.routes, err = ipam.RoutesFromCNI(result.Routes)
-	g.dns = result.DNS
-	return err
+	g.routes, g.dns = result.Routes, result.DNS
+	return nil
 }
 
 // findGateways gives addresses that came without a gateway that of their subnet.

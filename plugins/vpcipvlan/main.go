@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
@@ -26,25 +25,24 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 	"github.com/multus-vpc/multus-vpc/internal/netns"
 	"github.com/multus-vpc/multus-vpc/plugins/internal/ipam"
+	"github.com/multus-vpc/multus-vpc/plugins/internal/process"
 )
 
 // kernelTimeout is for the work on links, which takes milliseconds and may wait 2 s for an address to come free.
 const kernelTimeout = 10 * time.Second
 
-func main() { os.Exit(run(os.Getenv, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr)) }
 
-// run serves one call; skel itself reads CNI_* and the configuration from the process.
-func run(getenv func(string) string, stdout, stderr io.Writer) int {
+func run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx := context.Background() // runtimes that lose patience kill; the DEL that follows removes what is there
 	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}
-	funcs := skel.CNIFuncs{
-		Add:    func(args *skel.CmdArgs) error { return answer(p.add(ctx, args)) },
-		Del:    func(args *skel.CmdArgs) error { return answer(p.del(ctx, args)) },
-		Check:  func(args *skel.CmdArgs) error { return answer(p.check(ctx, args)) },
-		Status: func(args *skel.CmdArgs) error { return answer(p.status(ctx, args)) },
-		GC:     func(args *skel.CmdArgs) error { return answer(p.gc(ctx, args)) },
+	answers := func(do func(context.Context, process.Call) error) func(process.Call) error {
+		return func(c process.Call) error { return answer(do(ctx, c)) }
 	}
-	return ipam.Main(funcs, "CNI plugin vpcipvlan of multus-vpc", getenv, stdout, stderr)
+	return process.Plugin{
+		About: "CNI plugin vpcipvlan of multus-vpc",
+		Add:   answers(p.add), Del: answers(p.del), Check: answers(p.check), Status: answers(p.status), GC: answers(p.gc),
+	}.Run(getenv, stdin, stdout, stderr)
 }
 
 type plugin struct {
@@ -56,42 +54,47 @@ func (p plugin) agentOf(rel netconf.Release) ipam.Agent {
 	return ipam.Agent{Socket: rel.AgentSocket, Stderr: p.stderr}
 }
 
-// call is one ADD or CHECK.
+// call is one ADD, CHECK or STATUS.
 type call struct {
-	args  *skel.CmdArgs
+	process.Call
 	conf  netconf.VPCIpvlan
 	about attachment.Attachment
 	agent ipam.Agent
 }
 
-func (p plugin) open(args *skel.CmdArgs) (call, error) {
-	c, err := p.read(args)
+// open is a call about an attachment. The caller hangs up in the end, also after an error.
+func (p plugin) open(ctx context.Context, from process.Call) (call, error) {
+	c, err := p.read(from)
 	if err != nil {
-		return call{}, err
+		return c, err
 	}
-	c.about, err = ipam.Describe(args, c.conf.Name, c.conf.Pod)
+	if c.conf.IPAMType == netconf.TypeVPCIPAM {
+		c.agent = c.agent.Connect(ctx)
+	}
+	c.about, err = ipam.Describe(from, c.conf.Name, c.conf.Pod)
 	return c, err
 }
 
 // read is a call about no attachment.
-func (p plugin) read(args *skel.CmdArgs) (call, error) {
-	conf, err := netconf.ParseVPCIpvlan(args.StdinData, ipam.Env(args.Args, p.getenv))
+func (p plugin) read(from process.Call) (call, error) {
+	conf, err := from.Config.VPCIpvlan(ipam.Env(from.Args, p.getenv))
 	agent := ipam.Agent{Socket: conf.IPAM.AgentSocket, Timeout: conf.IPAM.Timeout, Stderr: p.stderr}
-	return call{args: args, conf: conf, agent: agent}, err
+	return call{Call: from, conf: conf, agent: agent}, err
 }
 
 // add allocates, then makes the interface, then prints the result; each step is undone when a later one fails.
-func (p plugin) add(ctx context.Context, args *skel.CmdArgs) (err error) {
-	c, err := p.open(args)
+func (p plugin) add(ctx context.Context, from process.Call) (err error) {
+	c, err := p.open(ctx, from)
+	defer c.agent.Hangup()
 	if err != nil {
 		return err
 	}
-	prev, err := ipam.PrevResult(args.StdinData)
+	prev, _, err := ipam.PrevResult(from)
 	if err != nil {
 		return err
 	}
 	// Asked before anything is allocated: undoing the second ADD of a living attachment would free its addresses.
-	if err = link.Vacant(args.Netns, c.about.Key); err != nil {
+	if err = link.Vacant(from.Netns, c.about.Key); err != nil {
 		return err
 	}
 	g, err := c.allocate(ctx)
@@ -113,53 +116,56 @@ func (p plugin) add(ctx context.Context, args *skel.CmdArgs) (err error) {
 	if err != nil {
 		return err
 	}
-	if err = ipam.Print(c.result(g, made, prev), c.conf.CNIVersion, p.stdout); err != nil {
-		return withUndo(fmt.Errorf("print the result: %w", err), link.Del(args.Netns, c.about.Key))
+	if err = c.result(g, made, prev).PrintTo(p.stdout, c.conf.CNIVersion); err != nil {
+		return withUndo(fmt.Errorf("print the result: %w", err), link.Del(from.Netns, c.about.Key))
 	}
 	return nil
 }
 
 // del removes the interface first, so that no address is given to another pod while this one still has it. What the agent
 // registered is given back before the IPAM plugin that gave it can give it again.
-func (p plugin) del(ctx context.Context, args *skel.CmdArgs) error {
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
-	key := ipam.Key(args)
-	if err := removeLink(args, key); err != nil {
+func (p plugin) del(ctx context.Context, from process.Call) error {
+	rel := from.Config.Release(ipam.Env(from.Args, p.getenv))
+	key := ipam.Key(from)
+	if err := removeLink(from, key); err != nil {
 		return err
 	}
 	if rel.Registered {
 		p.agentOf(rel).Release(ctx, attachment.Attachment{Key: key, Network: rel.Name})
 	}
 	if rel.Foreign() {
-		return invoke.DelegateDel(ctx, rel.IPAMType, args.StdinData, nil)
+		if err := invoke.DelegateDel(ctx, rel.IPAMType, from.Stdin, nil); err != nil {
+			return err
+		}
 	}
-	return nil
+	return ipam.Elsewhere(from)
 }
 
-// removeLink does nothing in the plugin's own namespace, where skel refuses the call afterwards.
-func removeLink(args *skel.CmdArgs, key attachment.Key) error {
-	if args.Netns == "" {
+// removeLink does nothing in the plugin's own namespace, where the call is refused afterwards.
+func removeLink(from process.Call, key attachment.Key) error {
+	if from.Netns == "" {
 		return nil
 	}
-	ns, err := netns.Identify(args.Netns)
+	ns, err := netns.Identify(from.Netns)
 	if netns.Missing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if own, ownErr := ipam.IsOwn(ns); ownErr != nil || own {
+	if own, ownErr := netns.IsOwn(ns); ownErr != nil || own {
 		return ownErr
 	}
-	return link.Del(args.Netns, key)
+	return link.Del(from.Netns, key)
 }
 
-func (p plugin) check(ctx context.Context, args *skel.CmdArgs) error {
-	c, err := p.open(args)
+func (p plugin) check(ctx context.Context, from process.Call) error {
+	c, err := p.open(ctx, from)
+	defer c.agent.Hangup()
 	if err != nil {
 		return err
 	}
-	expected, err := ipam.Expected(args.StdinData, c.about)
+	expected, err := ipam.Expected(from)
 	if err != nil {
 		return err
 	}
@@ -170,8 +176,8 @@ func (p plugin) check(ctx context.Context, args *skel.CmdArgs) error {
 	return link.Check(c.child(grant{master: master, addresses: expected.Addresses, routes: expected.Routes}))
 }
 
-func (p plugin) status(ctx context.Context, args *skel.CmdArgs) error {
-	c, err := p.read(args)
+func (p plugin) status(ctx context.Context, from process.Call) error {
+	c, err := p.read(from)
 	if err != nil {
 		return err
 	}
@@ -181,7 +187,7 @@ func (p plugin) status(ctx context.Context, args *skel.CmdArgs) error {
 	if c.conf.IPAMType == netconf.TypeVPCIPAM {
 		return nil
 	}
-	return invoke.DelegateStatus(ctx, c.conf.IPAMType, args.StdinData, nil)
+	return invoke.DelegateStatus(ctx, c.conf.IPAMType, from.Stdin, nil)
 }
 
 // ready is nil when the agent can do its part of an ADD.
@@ -199,17 +205,17 @@ func (c call) ready(ctx context.Context) error {
 }
 
 // gc goes on after an error and reports all of them at the end.
-func (p plugin) gc(ctx context.Context, args *skel.CmdArgs) error {
-	valid, err := netconf.ParseValid(args.StdinData)
+func (p plugin) gc(ctx context.Context, from process.Call) error {
+	valid, err := from.Config.Valid()
 	if err != nil {
 		return err
 	}
-	rel := netconf.ParseRelease(args.StdinData, ipam.Env(args.Args, p.getenv))
+	rel := from.Config.Release(ipam.Env(from.Args, p.getenv))
 	if rel.Registered {
 		err = p.agentOf(rel).GC(ctx, rel.Name, valid)
 	}
 	if rel.Foreign() {
-		if foreign := invoke.DelegateGC(ctx, rel.IPAMType, args.StdinData, nil); err == nil {
+		if foreign := invoke.DelegateGC(ctx, rel.IPAMType, from.Stdin, nil); err == nil {
 			err = foreign
 		} else if foreign != nil {
 			err = also(err, "IPAM plugin "+rel.IPAMType, foreign)
@@ -238,7 +244,7 @@ func coded(err error) *types.Error {
 	return types.NewError(code, err.Error(), "")
 }
 
-// answer is what skel prints; a nil *types.Error must not become an error.
+// answer is what is printed; a nil *types.Error must not become an error.
 func answer(err error) error {
 	if err == nil {
 		return nil

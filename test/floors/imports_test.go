@@ -81,6 +81,7 @@ var table = []row{
 	{path: "internal/eni", floor: words},
 	{path: "internal/netconf", floor: words, libraries: []string{cni}},
 	{path: "internal/ownership", floor: words},
+	{path: "internal/plainjson", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
 	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
@@ -94,6 +95,7 @@ var table = []row{
 	{path: "internal/pool", floor: flows},
 
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
+	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},

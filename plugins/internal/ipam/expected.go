@@ -4,17 +4,14 @@
 package ipam
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
-	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
+	"github.com/multus-vpc/multus-vpc/plugins/internal/process"
 )
 
 // Expectation is what the result of an ADD, which CHECK is given, says of the attachment's interface.
@@ -24,51 +21,37 @@ type Expectation struct {
 	Routes []netconf.Route
 }
 
-// PrevResult is the result in a configuration, nil without one.
-func PrevResult(stdin []byte) (*types100.Result, error) {
-	conf := types.PluginConf{}
-	if err := json.Unmarshal(stdin, &conf); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult: %v", err), "")
+// PrevResult is the result in a call's configuration, empty without one.
+func PrevResult(call process.Call) (r Result, found bool, err error) {
+	raw := call.Config.PrevResult()
+	if raw == nil {
+		return r, false, nil
 	}
-	if conf.RawPrevResult == nil {
-		return nil, nil
+	version, _ := call.Config.CNIVersion() // the frame has seen that there is one
+	if r, err = ReadResult(raw, version); err != nil {
+		err = types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult: %v", err), "")
 	}
-	if err := version.ParsePrevResult(&conf); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult: %v", err), "")
-	}
-	r, err := types100.NewResultFromResult(conf.PrevResult)
-	if err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult: %v", err), "")
-	}
-	return r, nil
+	return r, true, err
 }
 
 // Expected reads prevResult for CHECK; it must be there and name the interface.
-func Expected(stdin []byte, a attachment.Attachment) (Expectation, error) {
-	r, err := PrevResult(stdin)
+func Expected(call process.Call) (e Expectation, err error) {
+	r, found, err := PrevResult(call)
 	if err != nil {
-		return Expectation{}, err
-	}
-	if r == nil {
-		return Expectation{}, types.NewError(types.ErrInvalidNetworkConfig, "prevResult: missing; CHECK needs the result of ADD", "")
-	}
-	var e Expectation
-	if e.Routes, err = RoutesFromCNI(r.Routes); err != nil {
 		return e, err
 	}
-	index := slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i.Name == a.IfName && i.Sandbox != "" })
+	if !found {
+		return e, types.NewError(types.ErrInvalidNetworkConfig, "prevResult: missing; CHECK needs the result of ADD", "")
+	}
+	index := slices.IndexFunc(r.Interfaces, func(i Interface) bool { return i.Name == call.IfName && i.Sandbox != "" })
 	if index < 0 && len(r.Interfaces) > 0 { // an IPAM plugin's own result has none
-		return e, types.NewError(agentapi.CodeCheckFailed, fmt.Sprintf("prevResult has no interface %s in a sandbox", a.IfName), "")
+		return e, types.NewError(agentapi.CodeCheckFailed, fmt.Sprintf("prevResult has no interface %s in a sandbox", call.IfName), "")
 	}
 	for _, ip := range r.IPs {
-		if index >= 0 && (ip.Interface == nil || *ip.Interface != index) {
-			continue
+		if index < 0 || ip.Interface != nil && *ip.Interface == index {
+			e.Addresses = append(e.Addresses, ip.Address)
 		}
-		address, err := FromCNI(ip)
-		if err != nil {
-			return e, err
-		}
-		e.Addresses = append(e.Addresses, address)
 	}
+	e.Routes = r.Routes
 	return e, nil
 }

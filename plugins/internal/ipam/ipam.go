@@ -36,7 +36,18 @@ type Agent struct {
 	Timeout time.Duration
 	// Stderr is told of what a DEL could not do and left to the agent.
 	Stderr io.Writer
+	line   *agentapi.Line
 }
+
+// Connect is the agent with a connection for the first request, so that it wakes up while the caller finds out what to
+// ask. The caller hangs up at the end.
+func (g Agent) Connect(ctx context.Context) Agent {
+	g.line = g.client().Connect(ctx)
+	return g
+}
+
+// Hangup closes a connection that no request has used.
+func (g Agent) Hangup() { g.line.Close() }
 
 // Add allocates addresses for the attachment.
 func (g Agent) Add(ctx context.Context, a attachment.Attachment, q attachment.Query) (agentapi.AddReply, error) {
@@ -128,7 +139,7 @@ func tooOld(err error) bool {
 // Release gives back what the attachment holds. It cannot fail: when the agent does not take it, a tombstone tells the
 // next one.
 func (g Agent) Release(ctx context.Context, a attachment.Attachment) {
-	short := agentapi.Client{Socket: g.Socket, Timeout: delTimeout, Patience: delPatience}
+	short := agentapi.Client{Socket: g.Socket, Timeout: delTimeout, Patience: delPatience, Ahead: g.line}
 	_, err := short.Call(ctx, agentapi.Request{Method: agentapi.MethodDel, Attachment: &a})
 	if err == nil {
 		return
@@ -145,7 +156,9 @@ func (g Agent) Release(ctx context.Context, a attachment.Attachment) {
 	}
 }
 
-func (g Agent) client() agentapi.Client { return agentapi.Client{Socket: g.Socket, Timeout: g.Timeout} }
+func (g Agent) client() agentapi.Client {
+	return agentapi.Client{Socket: g.Socket, Timeout: g.Timeout, Ahead: g.line}
+}
 
 func (g Agent) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(g.Stderr, "multus-vpc: "+format+"\n", args...) // nobody is left to tell

@@ -4,134 +4,80 @@
 package ipam
 
 import (
+	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 
-	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 )
 
-// FirstInterface is the name of a pod's first interface in Kubernetes, which holds the default route when nothing else
-// is said.
-const FirstInterface = "eth0"
-
-// Address is an address of an interface and its gateway.
-type Address struct {
-	Prefix  netip.Prefix
-	Gateway netip.Addr // may be invalid
+// Result is what an ADD has done, and what one before it in a chain had done.
+// https://github.com/containernetworking/cni/blob/main/SPEC.md#add-success
+type Result struct {
+	Interfaces []Interface // none in the result of an IPAM plugin
+	IPs        []IP
+	Routes     []netconf.Route
+	DNS        types.DNS
 }
 
-// Addresses gives the agent's addresses their gateways: the configured one of the family, or the subnet's router.
-func Addresses(reply agentapi.AddReply, configured []netip.Addr) []Address {
-	list := make([]Address, len(reply.Addresses))
-	for i, p := range reply.Addresses {
-		list[i] = Address{Prefix: p, Gateway: eni.Gateway(p)}
-		for _, gateway := range configured {
-			if gateway.BitLen() == p.Addr().BitLen() {
-				list[i].Gateway = gateway
-			}
-		}
-	}
-	return list
+// Interface is one that a plugin has made, or uses.
+type Interface struct {
+	Name    string
+	MAC     eni.MAC
+	MTU     int    // since 1.1.0
+	Sandbox string // path of the container's network namespace; empty on the host
+	// SocketPath and PCIID are other plugins' (1.1.0).
+	SocketPath, PCIID string
 }
 
-// Routes are the configured ones of the families that the interface has; when nothing was said, a default route by each family's gateway if the interface may
-// have it. vpcipvlan sees the pod's routes and takes the default route whenever nobody has it; an IPAM plugin does not
-// see them, and interface plugins fail on a second default route, so vpcipam goes by [FirstInterface].
-func Routes(configured []netconf.Route, mayBeDefault bool, addresses []Address) []netconf.Route {
-	if configured != nil {
-		return slices.DeleteFunc(slices.Clone(configured), func(r netconf.Route) bool {
-			return !slices.ContainsFunc(addresses, func(a Address) bool { return a.Prefix.Addr().BitLen() == r.Dst.Addr().BitLen() })
-		})
-	}
-	if !mayBeDefault {
-		return nil
-	}
-	var routes []netconf.Route
-	for _, a := range addresses {
-		everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if a.Prefix.Addr().Is6() {
-			everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		routes = append(routes, netconf.Route{Dst: everything, Gateway: a.Gateway})
-	}
-	return routes
+// IP is an address, and the index in Interfaces of the one that has it; nil in the result of an IPAM plugin.
+type IP struct {
+	Address
+	Interface *int
 }
 
-// CNI is the address in a result; index is that of its interface, nil in an IPAM result.
-func (a Address) CNI(index *int) *types100.IPConfig {
-	c := &types100.IPConfig{Address: ipNet(a.Prefix), Interface: index}
-	if a.Gateway.IsValid() {
-		c.Gateway = a.Gateway.AsSlice()
-	}
-	return c
-}
-
-// FromCNI reads an address of a result.
-func FromCNI(c *types100.IPConfig) (Address, error) {
-	p, err := prefix(c.Address)
+// ReadResult reads a result in any version since 0.3.0.
+func ReadResult(raw json.RawMessage, version string) (Result, error) {
+	versioned, err := create.Create(version, raw)
 	if err != nil {
-		return Address{}, err
+		return Result{}, err
 	}
-	a := Address{Prefix: p}
-	if gw, ok := netip.AddrFromSlice(c.Gateway); ok {
-		a.Gateway = gw.Unmap()
-	}
-	return a, nil
+	return ResultOf(versioned)
 }
 
-// CNIRoutes are routes in a result.
-func CNIRoutes(routes []netconf.Route) []*types.Route {
-	var list []*types.Route
-	for _, r := range routes {
-		c := &types.Route{Dst: ipNet(r.Dst), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope}
-		if r.Gateway.IsValid() {
-			c.GW = r.Gateway.AsSlice()
-		}
-		list = append(list, c)
-	}
-	return list
-}
-
-// RoutesFromCNI reads the routes of a result.
-func RoutesFromCNI(list []*types.Route) ([]netconf.Route, error) {
-	var routes []netconf.Route
-	for _, c := range list {
-		dst, err := prefix(c.Dst)
-		if err != nil {
-			return nil, err
-		}
-		r := netconf.Route{Dst: dst.Masked(), MTU: c.MTU, AdvMSS: c.AdvMSS, Priority: c.Priority, Table: c.Table, Scope: c.Scope}
-		if gw, ok := netip.AddrFromSlice(c.GW); ok {
-			r.Gateway = gw.Unmap()
-		}
-		routes = append(routes, r)
-	}
-	return routes, nil
-}
-
-// Print writes the result in the version that the configuration asks for.
-func Print(r *types100.Result, cniVersion string, stdout io.Writer) error {
-	as, err := r.GetAsVersion(cniVersion)
+// ResultOf takes over what the library has read.
+func ResultOf(versioned types.Result) (r Result, err error) {
+	from, err := types100.NewResultFromResult(versioned)
 	if err != nil {
-		return err
+		return r, err
 	}
-	return as.PrintTo(stdout)
-}
-
-func prefixes(list []Address) []netip.Prefix {
-	p := make([]netip.Prefix, len(list))
-	for i, a := range list {
-		p[i] = a.Prefix
+	for _, i := range from.Interfaces {
+		r.Interfaces = append(r.Interfaces, Interface{i.Name, eni.MAC(i.Mac), i.Mtu, i.Sandbox, i.SocketPath, i.PciID})
 	}
-	return p
+	for _, c := range from.IPs {
+		ip := IP{Interface: c.Interface}
+		if ip.Prefix, err = prefix(c.Address); err != nil {
+			return r, err
+		}
+		ip.Gateway = addr(c.Gateway)
+		r.IPs = append(r.IPs, ip)
+	}
+	for _, c := range from.Routes {
+		route := netconf.Route{Gateway: addr(c.GW), MTU: c.MTU, AdvMSS: c.AdvMSS, Priority: c.Priority, Table: c.Table, Scope: c.Scope}
+		if route.Dst, err = prefix(c.Dst); err != nil {
+			return r, err
+		}
+		route.Dst = route.Dst.Masked()
+		r.Routes = append(r.Routes, route)
+	}
+	r.DNS = from.DNS
+	return r, nil
 }
 
 func prefix(n net.IPNet) (netip.Prefix, error) {
@@ -143,6 +89,8 @@ func prefix(n net.IPNet) (netip.Prefix, error) {
 	return netip.PrefixFrom(a.Unmap(), ones), nil
 }
 
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+// addr is invalid when there is none.
+func addr(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/google/go-cmp/cmp"
+)
+
+// roleVar makes the test binary a plugin: one in the specification's own frame, or one in ours.
+const roleVar = "PROCESS_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleVar) {
+	case "skel":
+		do := func(command string) func(*skel.CmdArgs) error {
+			return func(a *skel.CmdArgs) error {
+				return report(command, a.ContainerID, a.IfName, a.Netns, a.Args, string(a.StdinData))
+			}
+		}
+		versions := []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+		if os.Getenv("CNI_COMMAND") == "DEL" {
+			versions = append([]string{"0.1.0", "0.2.0"}, versions...)
+		}
+		funcs := skel.CNIFuncs{Add: do("ADD"), Del: do("DEL"), Check: do("CHECK"), Status: do("STATUS"), GC: do("GC")}
+		skel.PluginMainFuncs(funcs, version.PluginSupports(versions...), "a plugin")
+	case "ours":
+		do := func(c Call) error {
+			return report(c.Command, c.ContainerID, c.IfName, c.Netns, c.Args, string(c.Stdin))
+		}
+		p := Plugin{About: "a plugin", Add: do, Del: do, Check: do, Status: do, GC: do}
+		os.Exit(p.Run(os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// report is what both plugins do: they print what they were called with, and fail when the container's name says so.
+func report(command, container string, rest ...string) error {
+	switch container {
+	case "coded":
+		return fmt.Errorf("wrapped: %w", types.NewError(111, "a message", "details"))
+	case "plain":
+		return errors.New("something happened")
+	}
+	return json.NewEncoder(os.Stdout).Encode(append([]string{command, container}, rest...))
+}
+
+// outcome is what a runtime sees.
+type outcome struct {
+	Status         int
+	Stdout, Stderr string
+}
+
+func run(t *testing.T, role, stdin string, env []string) outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(env, roleVar+"="+role), strings.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if _, exited := errors.AsType[*exec.ExitError](err); !exited {
+			t.Fatal(err)
+		}
+	}
+	return outcome{cmd.ProcessState.ExitCode(), strings.TrimSpace(stdout.String()), stderr.String()}
+}
+
+// TestCallsAreTakenAndRefusedAsBySkel compares with the specification's own frame, word by word.
+func TestCallsAreTakenAndRefusedAsBySkel(t *testing.T) {
+	const conf = `{"cniVersion": "1.1.0", "name": "n6", "type": "x"}`
+	base := map[string]string{
+		"CNI_CONTAINERID": "c1", "CNI_IFNAME": "net1", "CNI_NETNS": "/run/netns/none", "CNI_PATH": "/opt/cni/bin", "CNI_ARGS": "A=b",
+	}
+	commands := []string{"ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", "add", ""}
+	compare := func(stdin string, change map[string]string) {
+		t.Helper()
+		for _, command := range commands {
+			env := map[string]string{"CNI_COMMAND": command}
+			for _, m := range []map[string]string{base, change} {
+				for k, v := range m {
+					env[k] = v
+				}
+			}
+			var list []string
+			for k, v := range env {
+				list = append(list, k+"="+v)
+			}
+			if diff := cmp.Diff(run(t, "skel", stdin, list), run(t, "ours", stdin, list)); diff != "" {
+				t.Errorf("%s with %v and %s (-skel +ours):\n%s", command, change, stdin, diff)
+			}
+		}
+	}
+	compare(conf, nil)
+	for name, values := range map[string][]string{
+		"CNI_CONTAINERID": {"", "a_b.c-1", "-a", "a/b", "é", "coded", "plain"},
+		"CNI_IFNAME":      {"", ".", "..", "a/b", "a:b", "a b", "a\u00a0b", "fifteen-letters", "sixteen-letters-", "n\tx"},
+		"CNI_NETNS":       {"", "/proc/self/comm"},
+		"CNI_PATH":        {""},
+		"CNI_ARGS":        {""},
+	} {
+		for _, value := range values {
+			compare(conf, map[string]string{name: value})
+		}
+	}
+	compare(conf, map[string]string{"CNI_IFNAME": "", "CNI_NETNS": "", "CNI_CONTAINERID": "", "CNI_PATH": ""})
+	for _, v := range []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", ""} {
+		compare(`{"cniVersion": "`+v+`", "name": "n6"}`, nil)
+	}
+	for _, stdin := range []string{`{"name": "n6"}`, `{"cniVersion": "1.1.0"}`, `{"cniVersion": "1.1.0", "name": "a b"}`, `{"cniVersion": "1.1.0", "name": ""}`} {
+		compare(stdin, nil)
+	}
+}
+
+// What skel words by encoding/json is worded for the person who wrote the configuration; the codes are the same.
+func TestUnreadableConfigurationHasTheCodeOfSkel(t *testing.T) {
+	env := []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_IFNAME=net1", "CNI_NETNS=/run/netns/none", "CNI_PATH=/x"}
+	for stdin, says := range map[string]string{
+		`{"name"`:                                "the network configuration is not JSON",
+		``:                                       "the network configuration is not JSON",
+		`[]`:                                     "the network configuration is not a JSON object",
+		`{"name": 6}`:                            "name is not a string",
+		`{"cniVersion": 1.0, "name": "n6"}`:      "cniVersion is not a string",
+		`{"cniVersion": "2.0.0", "name": "n6"}`:  "incompatible CNI versions",
+		`{"cniVersion": "latest", "name": "n6"}`: "incompatible CNI versions",
+	} {
+		code := func(o outcome) (e types.Error) {
+			if err := json.Unmarshal([]byte(o.Stdout), &e); err != nil || o.Status != 1 {
+				t.Errorf("%s: %+v, %v", stdin, o, err)
+			}
+			return e
+		}
+		want, got := code(run(t, "skel", stdin, env)), code(run(t, "ours", stdin, env))
+		if got.Code != want.Code || !strings.Contains(got.Msg, says) {
+			t.Errorf("%s: %+v, want code %d and %q", stdin, got, want.Code, says)
+		}
+	}
+}
