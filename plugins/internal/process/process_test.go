@@ -8,8 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,62 +20,81 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// roleVar makes the test binary a plugin: one in the specification's own frame, or one in ours.
-const roleVar = "PROCESS_TEST_ROLE"
-
-func TestMain(m *testing.M) {
-	switch os.Getenv(roleVar) {
-	case "skel":
-		do := func(command string) func(*skel.CmdArgs) error {
-			return func(a *skel.CmdArgs) error {
-				return report(command, a.ContainerID, a.IfName, a.Netns, a.Args, string(a.StdinData))
-			}
-		}
-		versions := []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
-		if os.Getenv("CNI_COMMAND") == "DEL" {
-			versions = append([]string{"0.1.0", "0.2.0"}, versions...)
-		}
-		funcs := skel.CNIFuncs{Add: do("ADD"), Del: do("DEL"), Check: do("CHECK"), Status: do("STATUS"), GC: do("GC")}
-		skel.PluginMainFuncs(funcs, version.PluginSupports(versions...), "a plugin")
-	case "ours":
-		do := func(c Call) error {
-			return report(c.Command, c.ContainerID, c.IfName, c.Netns, c.Args, string(c.Stdin))
-		}
-		p := Plugin{About: "a plugin", Add: do, Del: do, Check: do, Status: do, GC: do}
-		os.Exit(p.Run(os.Getenv, os.Stdin, os.Stdout, os.Stderr))
-	default:
-		os.Exit(m.Run())
+// bySkel is the plugin in the specification's own frame, which reads and writes the process's own files and environment.
+func bySkel(t *testing.T, stdin string, env map[string]string) outcome {
+	t.Helper()
+	for _, k := range []string{"CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_PATH", "CNI_ARGS", "CNI_NETNS_OVERRIDE"} {
+		t.Setenv(k, env[k]) // to both frames, empty is absent
 	}
+	var files [3]*os.File
+	for i, standard := range []**os.File{&os.Stdin, &os.Stdout, &os.Stderr} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		defer func(was *os.File) { *standard = was }(*standard)
+		files[i], *standard = f, f
+	}
+	if _, err := files[0].WriteAt([]byte(stdin), 0); err != nil {
+		t.Fatal(err)
+	}
+	do := func(command string) func(*skel.CmdArgs) error {
+		return func(a *skel.CmdArgs) error {
+			return report(files[1], command, a.ContainerID, a.IfName, a.Netns, a.Args, string(a.StdinData))
+		}
+	}
+	known := []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+	if env["CNI_COMMAND"] == "DEL" {
+		known = append([]string{"0.1.0", "0.2.0"}, known...)
+	}
+	funcs := skel.CNIFuncs{Add: do("ADD"), Del: do("DEL"), Check: do("CHECK"), Status: do("STATUS"), GC: do("GC")}
+	o := outcome{}
+	if e := skel.PluginMainFuncsWithError(funcs, version.PluginSupports(known...), "a plugin"); e != nil {
+		o.Status = 1
+		if err := e.Print(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, text := range []*string{1: &o.Stdout, 2: &o.Stderr} {
+		if text == nil {
+			continue
+		}
+		content, err := os.ReadFile(files[i].Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		*text = strings.TrimSpace(string(content))
+	}
+	return o
+}
+
+// byUs is the same plugin in our frame.
+func byUs(stdin string, env map[string]string) outcome {
+	var stdout, stderr bytes.Buffer
+	do := func(c Call) error {
+		return report(&stdout, c.Command, c.ContainerID, c.IfName, c.Netns, c.Args, string(c.Stdin))
+	}
+	p := Plugin{About: "a plugin", Add: do, Del: do, Check: do, Status: do, GC: do}
+	status := p.Run(func(k string) string { return env[k] }, strings.NewReader(stdin), &stdout, &stderr)
+	return outcome{status, strings.TrimSpace(stdout.String()), strings.TrimSpace(stderr.String())}
 }
 
 // report is what both plugins do: they print what they were called with, and fail when the container's name says so.
-func report(command, container string, rest ...string) error {
+func report(stdout io.Writer, command, container string, rest ...string) error {
 	switch container {
 	case "coded":
 		return fmt.Errorf("wrapped: %w", types.NewError(111, "a message", "details"))
 	case "plain":
 		return errors.New("something happened")
 	}
-	return json.NewEncoder(os.Stdout).Encode(append([]string{command, container}, rest...))
+	return json.NewEncoder(stdout).Encode(append([]string{command, container}, rest...))
 }
 
 // outcome is what a runtime sees.
 type outcome struct {
 	Status         int
 	Stdout, Stderr string
-}
-
-func run(t *testing.T, role, stdin string, env []string) outcome {
-	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(env, roleVar+"="+role), strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		if _, exited := errors.AsType[*exec.ExitError](err); !exited {
-			t.Fatal(err)
-		}
-	}
-	return outcome{cmd.ProcessState.ExitCode(), strings.TrimSpace(stdout.String()), stderr.String()}
 }
 
 // TestCallsAreTakenAndRefusedAsBySkel compares with the specification's own frame, word by word.
@@ -93,11 +113,7 @@ func TestCallsAreTakenAndRefusedAsBySkel(t *testing.T) {
 					env[k] = v
 				}
 			}
-			var list []string
-			for k, v := range env {
-				list = append(list, k+"="+v)
-			}
-			if diff := cmp.Diff(run(t, "skel", stdin, list), run(t, "ours", stdin, list)); diff != "" {
+			if diff := cmp.Diff(bySkel(t, stdin, env), byUs(stdin, env)); diff != "" {
 				t.Errorf("%s with %v and %s (-skel +ours):\n%s", command, change, stdin, diff)
 			}
 		}
@@ -125,7 +141,9 @@ func TestCallsAreTakenAndRefusedAsBySkel(t *testing.T) {
 
 // What skel words by encoding/json is worded for the person who wrote the configuration; the codes are the same.
 func TestUnreadableConfigurationHasTheCodeOfSkel(t *testing.T) {
-	env := []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_IFNAME=net1", "CNI_NETNS=/run/netns/none", "CNI_PATH=/x"}
+	env := map[string]string{
+		"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "net1", "CNI_NETNS": "/run/netns/none", "CNI_PATH": "/x",
+	}
 	for stdin, says := range map[string]string{
 		`{"name"`:                                "the network configuration is not JSON",
 		``:                                       "the network configuration is not JSON",
@@ -141,7 +159,7 @@ func TestUnreadableConfigurationHasTheCodeOfSkel(t *testing.T) {
 			}
 			return e
 		}
-		want, got := code(run(t, "skel", stdin, env)), code(run(t, "ours", stdin, env))
+		want, got := code(bySkel(t, stdin, env)), code(byUs(stdin, env))
 		if got.Code != want.Code || !strings.Contains(got.Msg, says) {
 			t.Errorf("%s: %+v, want code %d and %q", stdin, got, want.Code, says)
 		}
