@@ -12,6 +12,8 @@ SHELL := /bin/bash
 DOORS := $(patsubst %/main.go,./%,$(wildcard $(addsuffix /main.go, \
 	plugins/* agent initcontainer sidecar injector vpcctl vpclab)))
 STATIC := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
+# Plugins start with one scheduler thread: docs/adr/0030.
+PLUGIN := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -E multus_vpc_entry"
 SUITE = MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/suite
 
 ##@ Everyday
@@ -28,7 +30,8 @@ demo: setup-demo build ## Watch two workers, their ENIs and their pods: the READ
 .PHONY: build
 build: ## Build static binaries into bin/
 	@mkdir -p bin
-	@$(STATIC) -o bin/ $(DOORS)
+	@$(STATIC) -o bin/ $(filter-out ./plugins/%,$(DOORS))
+	@$(PLUGIN) -o bin/ $(filter ./plugins/%,$(DOORS))
 
 .PHONY: test check
 test: setup-test build lint test-tools mutants ## All checks: lint, tests here, tests that need ipvlan, mutants

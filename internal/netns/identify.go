@@ -16,8 +16,9 @@ import (
 // Identify reads what tells the namespace at path from every other: device, inode, and the cookie where the kernel has
 // one (Linux 5.14). [Missing] tells whether the error says that there is no namespace at path.
 //
-// It is for programs that live for one call: it visits the namespace on the calling thread, which takes a fraction of the
-// time that another thread needs to start. Should the thread not come home, the error says so; the program must end.
+// It is for programs that live for one call, and for goroutines that are locked to their thread: it visits the namespace on
+// the calling thread, which takes a fraction of the time that another thread needs to start. Should the thread not come
+// home, the error says so, and the thread must end.
 func Identify(path string) (attachment.Netns, error) {
 	fd, st, err := openNS(path)
 	if err != nil {
@@ -38,8 +39,9 @@ func Identify(path string) (attachment.Netns, error) {
 
 // socketIn makes a socket in a namespace; it stays a socket of that namespace wherever it is used.
 //
-// Nothing of Go's scheduler runs between the raw system calls, so that they are made by one thread, as the thread's number
-// proves afterwards. Locking the goroutine to the thread would say the same, and start another thread for it.
+// Nothing of Go's scheduler runs between the raw system calls, unless it interrupts the goroutine after 10 ms: so they are
+// made by one thread, as the thread's number proves afterwards. Locking the goroutine to the thread would say the same, and
+// in a new process start another thread for it.
 func socketIn(ns int) (int, error) {
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -54,14 +56,16 @@ func socketIn(ns int) (int, error) {
 	_, _, returned := unix.RawSyscall(unix.SYS_SETNS, uintptr(home), unix.CLONE_NEWNET, 0)
 	switch {
 	case returned != 0:
-		return -1, fmt.Errorf("come home from network namespace: %w: the thread is lost", returned)
+		return -1, fmt.Errorf("%w: come home from network namespace: %w", errLost, returned)
 	case unix.Gettid() != thread:
-		return -1, errors.New("come home from network namespace: the thread is lost")
+		return -1, errLost
 	case made != 0:
 		return -1, fmt.Errorf("make a socket: %w", made)
 	}
 	return int(s), nil
 }
+
+var errLost = errors.New("a thread is lost in a network namespace")
 
 // Missing reports whether err, from [Identify], says that path leads to no namespace: there is no file, or the one that
 // a mount point leaves behind.

@@ -78,12 +78,14 @@ func compare(a, b attachment.Netns) (same, known bool) {
 	return false, false
 }
 
-// look identifies the namespace that path leads to now.
-func look(path string) (n attachment.Netns, err error) {
-	err = inside(path, func(id attachment.Netns, _ int) error {
-		n = id
-		return nil
-	})
+// look identifies the namespace that path leads to now. It does so on the caller's thread: changing to another one and
+// back costs more than all the rest, and every ADD waits for it.
+func look(path string) (attachment.Netns, error) {
+	runtime.LockOSThread()
+	n, err := Identify(path)
+	if !errors.Is(err, errLost) { // else the thread stays locked, and ends with the goroutine
+		runtime.UnlockOSThread()
+	}
 	return n, err
 }
 

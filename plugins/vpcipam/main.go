@@ -10,13 +10,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
-	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 	"github.com/multus-vpc/multus-vpc/plugins/internal/ipam"
 	"github.com/multus-vpc/multus-vpc/plugins/internal/process"
@@ -90,18 +88,6 @@ func allocate(ctx context.Context, agent ipam.Agent, conf netconf.VPCIPAM, a att
 	r.Routes = ipam.Routes(conf.IPAM.Routes, a.IfName == ipam.FirstInterface, addresses)
 	r.DNS = conf.IPAM.DNS
 	return r, nil
-}
-
-// selectorOf turns a master's name into what identifies the ENI, its MAC.
-func selectorOf(t netconf.Target) (eni.Selector, error) {
-	if t.Master == "" {
-		return t.Selector, nil
-	}
-	link, err := net.InterfaceByName(t.Master)
-	if err != nil {
-		return eni.Selector{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("master: no link %q on this node; name the link of an ENI", t.Master), "")
-	}
-	return eni.Selector{MAC: eni.ParseMAC(link.HardwareAddr.String())}, nil
 }
 
 func (p plugin) del(call process.Call) error {

@@ -96,11 +96,11 @@ var table = []row{
 
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
-	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}},
+	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
 	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
-	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni}, also: []floor{doors}},        // for plugins/internal
+	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}},   // for plugins/internal
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
 	{path: "vpcctl", floor: doors, libraries: []string{cobra, sys}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
