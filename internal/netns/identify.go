@@ -6,7 +6,6 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +13,7 @@ import (
 )
 
 // Identify reads what tells the namespace at path from every other: device, inode, and the cookie where the kernel has
-// one (Linux 5.14). [Missing] tells whether the error says that there is no namespace at path.
+// one (Linux 5.14).
 //
 // It is for programs that live for one call, and for goroutines that are locked to their thread: it visits the namespace on
 // the calling thread, which takes a fraction of the time that another thread needs to start. Should the thread not come
@@ -67,18 +66,13 @@ func socketIn(ns int) (int, error) {
 
 var errLost = errors.New("a thread is lost in a network namespace")
 
-// Missing reports whether err, from [Identify], says that path leads to no namespace: there is no file, or the one that
-// a mount point leaves behind.
-func Missing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, errNotNetns)
-}
-
-// IsOwn reports whether n, which has just been identified, is the namespace of the calling thread, which is the process's
-// own unless the caller has changed it. Both are there, so that their inode numbers tell them apart.
-func IsOwn(n attachment.Netns) (bool, error) {
-	var own unix.Stat_t
+// IsOwn reports whether path leads to the namespace of the calling thread, which is the process's own unless the caller has
+// changed it. Both are there, so that their inode numbers tell them apart. A path that leads nowhere does not.
+func IsOwn(path string) (bool, error) {
+	var own, other unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
 		return false, fmt.Errorf("stat the own network namespace: %w", err)
 	}
-	return own.Dev == n.Device && own.Ino == n.Inode, nil
+	err := unix.Stat(path, &other)
+	return err == nil && own.Dev == other.Dev && own.Ino == other.Ino, nil
 }

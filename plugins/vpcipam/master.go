@@ -49,14 +49,14 @@ func macOf(name string) (eni.MAC, error) {
 	if request.address.Family != unix.ARPHRD_ETHER {
 		return "", fmt.Errorf("link %s is no Ethernet device", name)
 	}
-	const size = 6
-	var text []byte
-	for i, b := range request.address.Data[:size] {
+	var mac []byte
+	for i, b := range request.address.Data[:6] {
 		if i > 0 {
-			text = append(text, ':')
+			mac = append(mac, ':')
 		}
-		const digits = "0123456789abcdef"
-		text = append(text, digits[uint8(b)>>4], digits[uint8(b)&15])
+		mac = append(mac, hexDigits[uint8(b)>>4], hexDigits[uint8(b)&15])
 	}
-	return eni.ParseMAC(string(text)), nil
+	return eni.MAC(mac), nil
 }
+
+const hexDigits = "0123456789abcdef"

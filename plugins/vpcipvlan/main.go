@@ -146,15 +146,8 @@ func removeLink(from process.Call, key attachment.Key) error {
 	if from.Netns == "" {
 		return nil
 	}
-	ns, err := netns.Identify(from.Netns)
-	if netns.Missing(err) {
-		return nil
-	}
-	if err != nil {
+	if own, err := netns.IsOwn(from.Netns); err != nil || own {
 		return err
-	}
-	if own, ownErr := netns.IsOwn(ns); ownErr != nil || own {
-		return ownErr
 	}
 	return link.Del(from.Netns, key)
 }

@@ -36,21 +36,13 @@ func Describe(call process.Call, network string, pod attachment.Pod) (attachment
 	if err != nil {
 		return attachment.Attachment{}, types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %q: %v", call.Netns, err), "")
 	}
-	return attachment.Attachment{Key: Key(call), Network: network, Pod: pod, Netns: ns}, elsewhere(call, ns)
+	return attachment.Attachment{Key: Key(call), Network: network, Pod: pod, Netns: ns}, Elsewhere(call)
 }
 
 // Elsewhere is nil unless the call's namespace is the plugin's own: there a DEL fails, as it does in the specification's
 // frame, but not before it has done what needs no namespace.
 func Elsewhere(call process.Call) error {
-	ns, err := netns.Identify(call.Netns)
-	if err != nil {
-		return nil // a DEL needs none
-	}
-	return elsewhere(call, ns)
-}
-
-func elsewhere(call process.Call, ns attachment.Netns) error {
-	own, err := netns.IsOwn(ns)
+	own, err := netns.IsOwn(call.Netns)
 	if err == nil && (!own || call.NetnsOverride) {
 		return nil
 	}
