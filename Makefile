@@ -14,7 +14,8 @@ DOORS := $(patsubst %/main.go,./%,$(wildcard $(addsuffix /main.go, \
 STATIC := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 # Plugins start with one scheduler thread: docs/adr/0030.
 PLUGIN := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -E multus_vpc_entry"
-SUITE = MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/suite
+SUITE = MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
+	MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/suite
 
 ##@ Everyday
 

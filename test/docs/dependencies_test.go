@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,12 +18,14 @@ import (
 func TestDependenciesAreAccountedFor(t *testing.T) {
 	t.Parallel()
 	doc := document{"docs/dependencies.md", read(t, "docs/dependencies.md")}
-	for mod, packages := range map[string][]string{
-		"go.mod": imports(t), "tools/go.mod": tools(t, "tools/go.mod"), "test/peers/go.mod": tools(t, "test/peers/go.mod"),
-	} {
+	for _, mod := range files(t, "*go.mod") {
+		packages := imports
+		if mod != "go.mod" {
+			packages = func(t *testing.T) []string { return tools(t, mod) }
+		}
 		required := requirements(t, mod)
 		direct := map[string]bool{}
-		for _, p := range packages {
+		for _, p := range packages(t) {
 			module := provider(required, p)
 			if module == "" {
 				t.Errorf("%s: no module of it provides %s", mod, p)
@@ -33,11 +34,6 @@ func TestDependenciesAreAccountedFor(t *testing.T) {
 			direct[module] = true
 		}
 		same(t, mod, firstColumn(doc.section(t, "## `"+mod+"`")), slices.Sorted(maps.Keys(direct)))
-	}
-	for _, mod := range files(t, "*go.mod") {
-		if path.Base(mod) == "go.mod" {
-			doc.section(t, "## `"+mod+"`")
-		}
 	}
 }
 
@@ -63,7 +59,8 @@ func imports(t *testing.T) []string {
 }
 
 var (
-	toolBlock   = regexp.MustCompile(`(?ms)^tool \((.*?)^\)`)
+	toolBlock   = regexp.MustCompile(`(?ms)^tool (?:\((.*?)^\)|(\S+))`)
+	toolName    = regexp.MustCompile(`(?m)//.*$`) // scripts/tools.sh
 	requirement = regexp.MustCompile(`(?m)^(?:require )?\s*(\S+\.\S+) v\S+`)
 )
 
@@ -72,7 +69,7 @@ func tools(t *testing.T, mod string) []string {
 	t.Helper()
 	var pinned []string
 	for _, m := range toolBlock.FindAllStringSubmatch(read(t, mod), -1) {
-		pinned = append(pinned, strings.Fields(m[1])...)
+		pinned = append(pinned, strings.Fields(toolName.ReplaceAllString(m[1], "")+m[2])...)
 	}
 	if len(pinned) == 0 {
 		t.Fatalf("%s pins no tools", mod)
