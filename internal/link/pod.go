@@ -160,6 +160,10 @@ func (p *pod) sysctls(c Child, arpIgnore bool) error {
 		// Addresses and routes come from us alone, not from the VPC router's advertisements.
 		{"ipv6/conf/" + c.IfName + "/accept_ra", "0"},
 		{"ipv6/conf/" + c.IfName + "/autoconf", "0"},
+		// No duplicate address detection, which [pod.addAddress] turns off for the addresses from EC2: the link-local one is
+		// usable at once, too, and an address that the application takes over from another ENI is not found to be a
+		// duplicate because the VPC still answers for its last holder.
+		{"ipv6/conf/" + c.IfName + "/accept_dad", "0"},
 	}
 	if arpIgnore {
 		values = append(values, [2]string{"ipv4/conf/all/arp_ignore", "1"})

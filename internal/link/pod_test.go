@@ -280,7 +280,10 @@ func TestIPv6IsConfiguredWithoutProbing(t *testing.T) {
 	if got := ip(t, path, "-6", "route", "show", "default"); !strings.Contains(got, "via fe80:ec2::1") {
 		t.Errorf("default route: %s", got)
 	}
-	for name, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0", "keep_addr_on_down": "1"} {
+	if got := ip(t, path, "-6", "addr", "show", "dev", "net1", "scope", "link"); strings.Contains(got, "tentative") {
+		t.Errorf("link-local address: %s", got)
+	}
+	for name, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "accept_dad": "0", "disable_ipv6": "0", "keep_addr_on_down": "1"} {
 		if got := sysctl(t, p, "ipv6/conf/net1/"+name); got != want {
 			t.Errorf("%s = %s, want %s", name, got, want)
 		}
