@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Package pod stands in for pods in tests and in the demo: an empty network namespace as a container runtime makes it,
-// the few things that an application does in one (ping, TCP), and a look at what CNI plugins left there. It makes no
+// the few things that an application does in one (ping, TCP, UDP), and a look at what CNI plugins left there. It makes no
 // interface but [Pod.AddIPVlan]'s, which is what a pod has whose address the VPC was never told of.
 package pod
 

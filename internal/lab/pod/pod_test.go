@@ -87,6 +87,29 @@ func TestEchoInsideANamespace(t *testing.T) {
 	}
 }
 
+func TestPacketsComeBackInsideANamespace(t *testing.T) {
+	p := newPod(t)
+	for _, at := range []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:7"), netip.MustParseAddrPort("[::1]:7")} {
+		s, err := pod.ServePackets(t.Context(), p.Netns, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if _, err := pod.ExchangePackets(ctx, p.Netns, at); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := pod.ExchangePackets(ctx, p.Netns, at); !errors.Is(err, pod.ErrNoReply) {
+			t.Errorf("the closed server at %s: %v, want ErrNoReply", at, err)
+		}
+		cancel()
+	}
+}
+
 func TestLookShowsWhatSomebodyConfigured(t *testing.T) {
 	p := newPod(t)
 	if err := p.AddAddress("lo", netip.MustParsePrefix("10.10.1.9/24"), netip.Addr{}); err != nil {
