@@ -46,6 +46,8 @@ type Fabric struct {
 	fd      vnetns.NsHandle    // of the VPC's namespace
 	workers map[string]bool
 	closed  bool
+
+	answerer *answerer
 }
 
 // New removes what an earlier fabric of the same prefix left behind and makes the VPC's namespace, empty.
@@ -74,6 +76,9 @@ func New(cfg Config) (_ *Fabric, err error) {
 	}
 	if err = f.prepareVPC(); err != nil {
 		return nil, err
+	}
+	if f.answerer, err = answer(path); err != nil {
+		return nil, fmt.Errorf("answer in %s: %w", path, err)
 	}
 	return f, nil
 }
@@ -110,6 +115,9 @@ func (f *Fabric) Apply(ctx context.Context, t Topology) error {
 	if err := f.change(ctx, have, want); err != nil {
 		return err
 	}
+	if err := f.delegate(want); err != nil {
+		return err
+	}
 	return f.removeWorkers(t.Workers)
 }
 
@@ -122,6 +130,9 @@ func (f *Fabric) Close() error {
 	}
 	f.closed = true
 	var errs []error
+	if f.answerer != nil {
+		errs = append(errs, f.answerer.close())
+	}
 	if f.vpc.Handle != nil {
 		// A process that still runs in a namespace keeps it; its links shall go all the same.
 		errs = append(errs, f.removeAllLinks())

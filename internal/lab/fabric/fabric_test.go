@@ -299,6 +299,37 @@ func TestDelegatedPrefixesAreRouted(t *testing.T) {
 	reaches(t, b.p2, addr("10.10.1.200"))
 }
 
+// The VPC answers for every address of an IPv6 prefix on the other ENIs of the subnet, and routes it there.
+func TestDelegatedIPv6PrefixesAreRouted(t *testing.T) {
+	b := newBench(t)
+	configure(t, b.p1, "eth1", "2001:db8:0:1:b::5/64", "fe80:ec2::1")
+	configure(t, b.p2, "eth1", "2001:db8:0:1:c::7/64", "fe80:ec2::1")
+	configure(t, b.p3, "eth2", "2001:db8:0:2::90/64", "fe80:ec2::1")
+	b.route(t, addr("2001:db8:0:2::90"), "eni-00000000000000022")
+	b.topology.RoutePrefixes = map[netip.Prefix]string{prefix("2001:db8:0:1:b::/80"): "eni-00000000000000011"}
+	b.apply(t)
+	reachesNot(t, b.p1, addr("2001:db8:0:1:c::7"))
+	b.topology.RoutePrefixes = maps.Clone(b.topology.RoutePrefixes)
+	b.topology.RoutePrefixes[prefix("2001:db8:0:1:c::/80")] = "eni-00000000000000021"
+	b.apply(t)
+	for _, p := range []struct {
+		from *pod.Pod
+		to   string
+	}{
+		{b.p1, "2001:db8:0:1:c::7"},
+		{b.p2, "2001:db8:0:1:b::5"},
+		{b.p3, "2001:db8:0:1:b::5"},
+		{b.p1, "2001:db8:0:2::90"},
+	} {
+		reaches(t, p.from, addr(p.to))
+	}
+	// Nobody answers on the holder's own link, where the address may be a sibling's.
+	reachesNot(t, b.p1, addr("2001:db8:0:1:b::6"))
+	delete(b.topology.RoutePrefixes, prefix("2001:db8:0:1:c::/80"))
+	b.apply(t)
+	reachesNot(t, b.p1, addr("2001:db8:0:1:c::7"))
+}
+
 func TestTCPBetweenPods(t *testing.T) {
 	b := newBench(t)
 	configure(t, b.p1, "eth1", "10.10.1.70/24", "10.10.1.1")
