@@ -78,10 +78,17 @@ type node struct {
 	peers string // folder of the programs of others
 }
 
-// up raises the ground. Everything goes when the test ends; what the agents logged is shown if it failed.
+// up raises the ground of most tests.
 func up(t *testing.T) *ground {
 	t.Helper()
-	s, err := scenario.Parse([]byte(twoWorkers))
+	return raise(t, twoWorkers)
+}
+
+// raise starts the lab with a scenario, and the agents. Everything goes when the test ends; what the agents logged is
+// shown if it failed.
+func raise(t *testing.T, text string) *ground {
+	t.Helper()
+	s, err := scenario.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +234,14 @@ func reach(t *testing.T, within time.Duration, from *pod.Pod, to netip.Addr) {
 // routed reports what keeps the data path from bringing an address to a worker's ENI.
 func (g *ground) routed(worker string, deviceIndex int, addr netip.Addr) error {
 	id := g.lab.ENIs[worker][deviceIndex]
-	if to := g.lab.Cloud.View(time.Now().Add(-routeLag)).Routes()[addr]; to != id {
+	view := g.lab.Cloud.View(time.Now().Add(-routeLag))
+	to := view.Routes()[addr]
+	for p, holder := range view.RoutePrefixes() {
+		if p.Contains(addr) {
+			to = holder
+		}
+	}
+	if to != id {
 		return fmt.Errorf("%s is routed to %q, want %s", addr, to, id)
 	}
 	return nil

@@ -17,21 +17,23 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
 
-// echoPort is where every pod of these tests answers TCP.
+// echoPort is where every pod of these tests answers TCP and UDP.
 const echoPort = 7
 
-// serveEcho makes the endpoint answer TCP while the test runs.
+// serveEcho makes the endpoint answer TCP and UDP while the test runs.
 func (e endpoint) serveEcho(t *testing.T) {
 	t.Helper()
-	echo, err := pod.ServeEcho(t.Context(), e.pod.Netns, netip.AddrPortFrom(e.addr, echoPort))
+	at := netip.AddrPortFrom(e.addr, echoPort)
+	stream, err := pod.ServeEcho(t.Context(), e.pod.Netns, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // before the pod's DEL: a socket keeps a namespace
-		if err := echo.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	cleanUp(t, stream.Close) // before the pod's DEL: a socket keeps a namespace
+	packets, err := pod.ServePackets(t.Context(), e.pod.Netns, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanUp(t, packets.Close)
 }
 
 // tcp demands that a connection from e to another endpoint carries data within a time.
@@ -40,7 +42,28 @@ func (e endpoint) tcp(t *testing.T, within time.Duration, to netip.Addr) {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	if _, err := pod.Exchange(ctx, e.pod.Netns, netip.AddrPortFrom(to, echoPort)); err != nil {
-		t.Errorf("from %s (%s): %v", e.pod.Name, e.addr, err)
+		t.Errorf("TCP from %s (%s): %v", e.pod.Name, e.addr, err)
+	}
+}
+
+// udp demands that a packet from e to another endpoint comes back within a time.
+func (e endpoint) udp(t *testing.T, within time.Duration, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if _, err := pod.ExchangePackets(ctx, e.pod.Netns, netip.AddrPortFrom(to, echoPort)); err != nil {
+		t.Errorf("UDP from %s (%s): %v", e.pod.Name, e.addr, err)
+	}
+}
+
+// talk demands that e and another endpoint exchange packets, whoever begins: by ping at once, and by TCP and UDP, where
+// one lost packet of an overloaded machine costs a second.
+func (e endpoint) talk(t *testing.T, with endpoint) {
+	t.Helper()
+	for _, pair := range [][2]endpoint{{e, with}, {with, e}} {
+		reach(t, atOnce, pair[0].pod, pair[1].addr)
+		pair[0].tcp(t, patience, pair[1].addr)
+		pair[0].udp(t, patience, pair[1].addr)
 	}
 }
 
@@ -66,10 +89,7 @@ func TestPodsReachOneAnotherWhenADDReturns(t *testing.T) {
 		t.Logf("%s, subnet %d, %s stock: ADD took %v", where.worker, where.subnet, where.stock, e.took.Round(time.Millisecond))
 		e.serveEcho(t)
 		for _, o := range all {
-			reach(t, atOnce, e.pod, o.addr)
-			reach(t, atOnce, o.pod, e.addr)
-			e.tcp(t, atOnce, o.addr)
-			o.tcp(t, atOnce, e.addr)
+			e.talk(t, o)
 		}
 		if t.Failed() {
 			t.Fatalf("the pod on %s in subnet %d (%s stock) is not reachable both ways within %v of ADD", where.worker, where.subnet, where.stock, atOnce)
