@@ -97,6 +97,16 @@ func (c *Client) Interfaces(ctx context.Context) ([]eni.Interface, error) {
 	return interfaces, nil
 }
 
+// MACs lists the instance's ENIs by their MAC, in one request; one that is being attached or detached may be among them.
+func (c *Client) MACs(ctx context.Context) ([]eni.MAC, error) {
+	lines, err := c.lines(ctx, macsPath)
+	macs := make([]eni.MAC, len(lines))
+	for i, l := range lines {
+		macs[i] = eni.ParseMAC(strings.TrimSuffix(l, "/"))
+	}
+	return macs, err
+}
+
 // Addresses lists the private IPv4 addresses of one of the instance's ENIs, the primary first. Without such an ENI, or
 // without IPv4 on it, the error is [eni.ErrNotFound].
 func (c *Client) Addresses(ctx context.Context, mac eni.MAC) ([]netip.Addr, error) {

@@ -136,6 +136,10 @@ func TestInterfacesAreTheInstancesENIs(t *testing.T) {
 					Primary: netip.MustParseAddr("10.10.1.30"),
 				})
 			}
+			macs, err := client(lab.IMDS("w")).MACs(t.Context())
+			if err != nil || len(macs) != len(got) || slices.ContainsFunc(got, func(i eni.Interface) bool { return !slices.Contains(macs, i.MAC) }) {
+				t.Errorf("MACs = %q, %v", macs, err)
+			}
 			for i := range got { // MACs are random, but must be canonical
 				if got[i].MAC == "" || got[i].MAC != eni.ParseMAC(string(got[i].MAC)) {
 					t.Errorf("MAC %q", got[i].MAC)

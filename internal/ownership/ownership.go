@@ -224,6 +224,7 @@ var table = map[at]to{
 	{Lost, Seen}:      {Held, Nothing},
 	{Lost, Unseen}:    {Lost, Nothing},
 	{Lost, Release}:   {None, Nothing},
+	{Lost, Unassign}:  {Unassigning, ReadBack}, // released while it is being asked for again
 	{Lost, Restarted}: {Lost, Nothing},
 	{Lost, Rebooted}:  {None, Nothing},
 }

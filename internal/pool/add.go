@@ -44,7 +44,7 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	n.mu.Lock()
 	if have := n.holds[a.Key]; have != nil && have.state == ownership.Held {
 		defer n.mu.Unlock()
-		return n.again(have, a)
+		return n.again(have, a, q)
 	}
 	n.mu.Unlock()
 	w := &waiter{hold: h, exact: q.Requested, claim: claim{source: sourceNamed, conflict: attachment.Never}, done: make(chan error, 1)}
@@ -63,15 +63,24 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 }
 
 // again answers a repeated ADD. The caller holds n.mu.
-func (n *Node) again(have *hold, a attachment.Attachment) (Allocation, error) {
+func (n *Node) again(have *hold, a attachment.Attachment, q attachment.Query) (Allocation, error) {
 	if have.Netns != (attachment.Netns{}) && !have.Netns.Same(a.Netns) || have.Network != a.Network {
 		return Allocation{}, &Refusal{Invalid, fmt.Sprintf(
 			"attachment %s already holds %v for network %q in another network namespace (%s); the runtime must DEL it first",
 			a.Key, have.addrs, have.Network, have.Netns.Path)}
 	}
-	if n.ifaces[have.eni] == nil {
+	p := n.ifaces[have.eni]
+	if p == nil {
 		return Allocation{}, &Refusal{Invalid, fmt.Sprintf(
 			"attachment %s holds %v on %s, which is not attached to the worker; the runtime must DEL it first", a.Key, have.addrs, have.eni)}
+	}
+	if q.NeedLink {
+		if _, err := withLink([]*iface{p}, q); err != nil {
+			return Allocation{}, err
+		}
+	}
+	if n.severed(have) {
+		n.rehang(have, q.NeedLink) // its interface is made anew
 	}
 	return n.allocation(have), nil
 }
@@ -90,13 +99,14 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 	}
 	if have := n.holds[h.Key]; have != nil && have.state == ownership.Held { // a concurrent ADD of the same key won
 		defer n.mu.Unlock()
-		return n.again(have, h.Attachment)
+		return n.again(have, h.Attachment, q)
 	} else if have != nil && have.state == ownership.Lost {
 		if err = n.release(have, "its pod asks anew"); err != nil {
 			n.mu.Unlock()
 			return Allocation{}, &Refusal{NotReady, err.Error()}
 		}
 	}
+	h.link = p.hangsOn(q)
 	if old := n.cooling(h.Attachment); old != nil && old.eni == p.id && w.satisfiedBy(old.addrs) {
 		defer n.mu.Unlock()
 		return n.rehold(p, old, h)

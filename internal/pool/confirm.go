@@ -320,7 +320,7 @@ func (p *iface) matchHolds() {
 		if h.eni != p.id {
 			continue
 		}
-		state := p.state(single(h.addrs[0]))
+		state := p.stateOf(h)
 		if state == h.state {
 			continue
 		}
@@ -345,4 +345,19 @@ func (p *iface) matchHolds() {
 			p.n.log.Error("cannot record a hold", "error", err)
 		}
 	}
+}
+
+// stateOf is what the addresses of a hold amount to: with one of two families lost, the pod has lost something.
+func (p *iface) stateOf(h *hold) ownership.State {
+	sum := ownership.None
+	for _, a := range h.addrs {
+		switch s := p.state(single(a)); s {
+		case ownership.None:
+		case ownership.Lost:
+			return s
+		default:
+			sum = s
+		}
+	}
+	return sum
 }

@@ -32,6 +32,9 @@ func (n *Node) release(h *hold, why string) error {
 	if !ok {
 		return fmt.Errorf("release %s in state %s", h.Key, h.state)
 	}
+	if p != nil && next == ownership.None && slices.ContainsFunc(h.addrs, func(a netip.Addr) bool { return p.state(single(a)) == ownership.Held }) {
+		next = ownership.Cooling // of two families only one is lost
+	}
 	cooled := *h
 	cooled.state, cooled.deadline = next, time.Now().Add(n.cfg.Cooldown)
 	if h.sticky {
@@ -51,15 +54,27 @@ func (n *Node) release(h *hold, why string) error {
 	}
 	if p != nil {
 		for _, a := range h.addrs {
-			if p.apply(single(a), ownership.Release) == ownership.SendUnassign {
-				p.units[single(a)].unsent = true
-			}
+			p.letGo(single(a))
 		}
 		poke(p.wake)
 	}
 	n.log.Info("address released", "ips", h.addrs, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
 	poke(n.tick)
 	return nil
+}
+
+// letGo releases one address of a hold. A lost one that was asked for again a moment ago may turn up on the ENI yet.
+func (p *iface) letGo(u unit) {
+	if e := p.units[u]; e != nil && e.state == ownership.Lost && time.Since(e.written) < settleTime {
+		e.written = time.Now()
+		if err := p.applyAll([]unit{u}, ownership.Unassign); err != nil {
+			p.n.log.Error("cannot record an unassign; the address is found on the ENI after a restart", "error", err)
+		}
+		return
+	}
+	if p.apply(u, ownership.Release) == ownership.SendUnassign {
+		p.units[u].unsent = true
+	}
 }
 
 // buried does what a tombstone of the key asks for, so that an ADD does not find a hold that was deleted while no
@@ -123,6 +138,8 @@ func (n *Node) Check(key attachment.Key, want []netip.Prefix) error {
 	switch {
 	case h.state == ownership.Lost:
 		return &Refusal{Mismatch, fmt.Sprintf("EC2 no longer has %v on %s", h.addrs, h.eni)}
+	case n.severed(h):
+		return &Refusal{Mismatch, p.wordCut(p.cutOff())}
 	case p != nil && p.gone:
 		return &Refusal{Mismatch, fmt.Sprintf("%s is no longer attached to the worker", h.eni)}
 	case p != nil && p.link.Index != 0 && !p.link.Up:

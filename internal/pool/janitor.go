@@ -5,13 +5,11 @@ package pool
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
-	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
@@ -214,80 +212,6 @@ func (n *Node) adopt() {
 		}
 		n.log.Info("address adopted", "ip", addr, "eni", p.id)
 		p.serve()
-		poke(p.wake)
-	}
-}
-
-// LinksChanged says that the host's links changed: links are read again, and the metadata is, for an ENI that may be
-// new. The metadata is behind, so it is read a few times.
-func (n *Node) LinksChanged() {
-	n.RefreshLinks()
-	poke(n.look)
-}
-
-// pauseDrift waits for the next comparison; after a change of links there are some in short order.
-func (n *Node) pauseDrift(ctx context.Context, soon *int) bool {
-	const afterChange, interval = 5, 2 * time.Second
-	wait := n.cfg.DriftInterval
-	if *soon > 0 {
-		*soon--
-		wait = min(wait, interval)
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-n.look:
-		*soon = afterChange
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
-}
-
-// drift compares the instance metadata with what we believe, and reads EC2 when they differ, and now and then anyway.
-func (n *Node) drift(ctx context.Context) {
-	full := time.Now().Add(describeAge/2 + rand.N(describeAge/2))
-	for soon := 0; n.pauseDrift(ctx, &soon); {
-		n.RefreshLinks()
-		if found, err := n.ports.Namespaces.Scan(); err == nil {
-			n.mu.Lock()
-			n.judgeModes(found)
-			n.mu.Unlock()
-		}
-		now := time.Now()
-		if !now.Before(full) {
-			full = now.Add(describeAge/2 + rand.N(describeAge/2))
-			n.describe(ctx, now)
-			n.rereadAll(ctx)
-			continue
-		}
-		ifs, err := n.ports.Metadata.Interfaces(ctx)
-		if err != nil {
-			n.log.Debug("instance metadata", "error", err)
-			continue
-		}
-		n.mu.Lock()
-		differs := n.differs(ifs)
-		n.mu.Unlock()
-		if differs != "" {
-			n.log.Info("instance metadata differs, reading EC2", "what", differs)
-			n.describe(ctx, now)
-		}
-	}
-}
-
-// rereadAll reads the reservations of all pool subnets again, once each.
-func (n *Node) rereadAll(ctx context.Context) {
-	n.mu.Lock()
-	ours := slices.DeleteFunc(n.sorted(), func(p *iface) bool { return p.eni.IsPrimary() || p.eni.Tags[eni.TagNoManage] != "true" })
-	n.mu.Unlock()
-	for _, p := range ours {
-		if err := n.readReservations(ctx, p, describeAge/4); err != nil && ctx.Err() == nil {
-			n.log.Warn("read reservations", "error", err)
-		}
-		n.mu.Lock()
-		p.activateByRole()
-		n.mu.Unlock()
 		poke(p.wake)
 	}
 }

@@ -306,60 +306,6 @@ func list(ps []*iface) string {
 	return strings.Join(words, ", ")
 }
 
-// bringUp brings the ENI's link up if it is down. A late ENI is, and nobody else will do it.
-func (n *Node) bringUp(p *iface) error {
-	n.mu.Lock()
-	l := p.link
-	n.mu.Unlock()
-	if l.Index == 0 || l.Up {
-		return nil
-	}
-	if err := n.ports.Host.Up(l.Index, n.cfg.MTU); err != nil {
-		return &Refusal{NotReady, fmt.Sprintf("bring up link %s of %s: %v", l.Name, p.id, err)}
-	}
-	n.log.Info("link brought up", "link", l.Name, "eni", p.id, "mtu", n.cfg.MTU)
-	n.readLinks()
-	return nil
-}
-
-// RefreshLinks reads the host's links again, and brings up those of active ENIs. Call it when links change.
-func (n *Node) RefreshLinks() {
-	for _, p := range n.readLinks() {
-		if err := n.bringUp(p); err != nil {
-			n.log.Warn("link stays down", "eni", p.id, "error", err)
-		}
-	}
-}
-
-// readLinks finds each ENI's link by its MAC, and returns the active ENIs whose link is down.
-func (n *Node) readLinks() (down []*iface) {
-	links, err := n.ports.Host.Links()
-	if err != nil {
-		n.log.Warn("list links", "error", err)
-		return nil
-	}
-	byMAC := map[eni.MAC][]attachment.Link{}
-	for _, l := range links {
-		byMAC[l.MAC] = append(byMAC[l.MAC], l)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.ifaces {
-		p.link, p.linkProblem = attachment.Link{}, ""
-		switch found := byMAC[p.mac]; len(found) {
-		case 0:
-		case 1:
-			p.link = found[0]
-			if len(p.classes) > 0 && !p.link.Up {
-				down = append(down, p)
-			}
-		default:
-			p.linkProblem = fmt.Sprintf("links %s and %s both have its MAC %s", found[0].Name, found[1].Name, p.mac)
-		}
-	}
-	return down
-}
-
 // rereadReservations reads the reservations of the query's ENIs again if what is known is not brand new.
 func (n *Node) rereadReservations(ctx context.Context, q attachment.Query) error {
 	n.mu.Lock()

@@ -152,6 +152,8 @@ type iface struct {
 	link           attachment.Link   // zero when the host has none
 	linkProblem    string            // e.g. two links with the ENI's MAC
 	foreignMode    string            // ipvlan mode other than l2 that somebody put the link in
+	onHost         []unit            // addresses for pods that a link of the host carries
+	hostLink       string            // that link
 	gone           bool              // no longer attached
 
 	units   map[unit]*entry
@@ -173,6 +175,8 @@ type hold struct {
 	deadline time.Time       // of the cooldown
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool            // goes back to EC2 at once, without a cooldown
+	link     int             // index of the link that its pod's interface was made on; 0 when unknown
+	cut      bool            // that link is gone, and it was told
 }
 
 // waiter is an ADD that found no stock, or a registration.

@@ -50,6 +50,8 @@ type EC2 interface {
 // Metadata is the instance metadata: no EC2 request, but later than EC2 and without tags.
 type Metadata interface {
 	Interfaces(ctx context.Context) ([]eni.Interface, error)
+	// MACs lists the ENIs that there are, in one request.
+	MACs(ctx context.Context) ([]eni.MAC, error)
 	// Held lists one ENI's addresses of both families and its prefixes.
 	Held(ctx context.Context, mac eni.MAC) ([]netip.Addr, []netip.Prefix, error)
 }

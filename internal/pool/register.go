@@ -105,6 +105,10 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 			limited = true
 			err = &Refusal{NotReady, fmt.Sprintf("%s lost addresses that pods use", p)}
 		}
+		if cut := p.cutOff(); cut > 0 {
+			limited = true
+			err = &Refusal{NotReady, p.wordCut(cut)}
+		}
 	}
 	n.mu.Unlock()
 	if err != nil {

@@ -32,12 +32,13 @@ type holdRecord struct {
 	Uptime    time.Duration `json:"uptime"`
 	Visible   bool          `json:"visible"`
 	Sticky    bool          `json:"sticky,omitempty"`
+	Link      int           `json:"link,omitempty"`
 }
 
 func holdKey(k attachment.Key) string { return holdPrefix + k.ContainerID + "/" + k.IfName }
 
 func (h *hold) record() Record {
-	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky})
+	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.link})
 	if err != nil { // strings, numbers and addresses always marshal
 		panic(err)
 	}
@@ -126,7 +127,7 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	if !ok {
 		return
 	}
-	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky}
+	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky, link: rec.Link}
 	if event == ownership.Rebooted {
 		changed := h.record()
 		if next == ownership.None {

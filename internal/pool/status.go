@@ -83,7 +83,7 @@ func (n *Node) Status() Status {
 		s.Problems = append(s.Problems, p.problems(managed, why)...)
 	}
 	for _, h := range n.holds {
-		s.Holds = append(s.Holds, HoldStatus{h.Attachment, h.eni, h.addrs, h.state, h.visible})
+		s.Holds = append(s.Holds, HoldStatus{h.Attachment, h.eni, h.addrs, n.shown(h), h.visible})
 		if h.state == ownership.Held && !h.visible {
 			s.Problems = append(s.Problems, fmt.Sprintf(
 				"the network namespace %s of %s cannot be seen by the agent, so only a DEL frees %v; mount its folder into the agent", h.Netns.Path, h.Key, h.addrs))
@@ -107,8 +107,18 @@ func (p *iface) problems(managed bool, why string) []string {
 	if len(p.classes) > 0 && p.link.Index == 0 {
 		say("%s has no link with MAC %s on this host", p, p.mac)
 	}
+	if len(p.classes) > 0 && p.link.Index != 0 && !p.link.Up {
+		say("%s: its link %s is down and could not be brought up", p, p.link.Name)
+	}
+	if cut := p.cutOff(); cut > 0 {
+		say("%s", p.wordCut(cut))
+	}
 	if p.foreignMode != "" {
 		say("%s: its link %s carries ipvlan children in mode %s", p, p.link.Name, p.foreignMode)
+	}
+	if len(p.onHost) > 0 {
+		say("%s: the operating system configured %v on %s, so that the host cannot reach pods with these addresses; have it leave ENIs for pods alone (amazon-ec2-net-utils, systemd-networkd, NetworkManager)",
+			p, names(p.onHost), p.hostLink)
 	}
 	for _, c := range p.sortedClasses() {
 		if c.failure != nil {

@@ -328,10 +328,17 @@ func (p *iface) regain(ctx context.Context) {
 		}
 	}
 	if err == nil && len(free) > 0 {
+		n.mu.Lock()
+		free = slices.DeleteFunc(free, func(u unit) bool { return p.state(u) != ownership.Lost }) // released meanwhile
+		p.stamp(free)
+		n.mu.Unlock()
+	}
+	if err == nil && len(free) > 0 {
 		err = p.assignUnits(ctx, free, false)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	p.stamp(free)
 	p.result(err)
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))

@@ -279,6 +279,7 @@ type namespaces struct {
 	mu     sync.Mutex
 	hidden bool
 	last   uint64
+	scans  int
 	at     map[string]*namespace
 	// forgotten are the neighbours that were deleted, by path.
 	forgotten map[string][]netip.Addr
@@ -386,6 +387,7 @@ func (n *namespaces) Forget(path string, addrs []netip.Addr) error {
 func (n *namespaces) Scan() ([]pool.Found, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.scans++
 	var found []pool.Found
 	for path, ns := range n.at {
 		if !n.hidden {
@@ -395,10 +397,17 @@ func (n *namespaces) Scan() ([]pool.Found, error) {
 	return found, nil
 }
 
+func (n *namespaces) scanned() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.scans
+}
+
 // host is the host's links.
 type host struct {
 	mu    sync.Mutex
 	links []attachment.Link
+	addrs map[netip.Addr]string
 	ups   int
 }
 
@@ -421,7 +430,11 @@ func (h *host) Up(index, mtu int) error {
 	return fmt.Errorf("no link with index %d", index)
 }
 
-func (h *host) Addresses() (map[netip.Addr]string, error) { return nil, nil }
+func (h *host) Addresses() (map[netip.Addr]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.addrs), nil
+}
 
 // tombstones are a folder in memory.
 type tombstones map[attachment.Key]pool.Tombstone

@@ -78,6 +78,7 @@ type node struct {
 	lab    *lab.Running
 	prefix string // of the names of all namespaces
 	plugin string
+	master string // name of the link of the ENI for pods
 	serial int
 }
 
@@ -93,7 +94,7 @@ func up(t *testing.T, text, plugin string) *node {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
-	n := &node{t: t, ctx: ctx, prefix: fmt.Sprintf("life%d-%d", os.Getpid(), labs.Add(1)), plugin: plugin}
+	n := &node{t: t, ctx: ctx, prefix: fmt.Sprintf("life%d-%d", os.Getpid(), labs.Add(1)), plugin: plugin, master: "eth1"}
 	if n.lab, err = lab.Up(ctx, s, lab.Config{Prefix: n.prefix, Log: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,18 @@ func (n *node) call(w *worker.Worker, command string, s *sandbox, extra string) 
 	n.t.Helper()
 	a, err := w.CNI(n.ctx, worker.Call{
 		Plugin: n.plugin, Command: command, ContainerID: s.id, Netns: s.Netns, IfName: ifName, Pod: s.name,
-		Config: []byte(`{"cniVersion": "1.0.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}` + extra + `}`),
+		Config: []byte(`{"cniVersion": "1.1.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}` + extra + `}`),
+	})
+	n.must(err)
+	return a
+}
+
+// upstream calls vpcipam as upstream's ipvlan does, with the name of a link.
+func (n *node) upstream(command string, s *sandbox) worker.Answer {
+	n.t.Helper()
+	a, err := n.CNI(n.ctx, worker.Call{
+		Plugin: vpcipam, Command: command, ContainerID: s.id, Netns: s.Netns, IfName: ifName, Pod: s.name,
+		Config: []byte(`{"cniVersion": "1.1.0", "name": "n6", "type": "ipvlan", "mode": "l2", "master": "` + n.master + `", "ipam": {"type": "vpcipam"}}`),
 	})
 	n.must(err)
 	return a

@@ -221,6 +221,15 @@ func (m metadataOf) Interfaces(context.Context) ([]eni.Interface, error) {
 // metadataOf is a worker's instance metadata.
 type metadataOf struct{ *client }
 
+// MACs implements [pool.Metadata].
+func (m metadataOf) MACs(context.Context) ([]eni.MAC, error) {
+	var macs []eni.MAC
+	for _, i := range m.shown(m.metadataView()) {
+		macs = append(macs, i.MAC)
+	}
+	return macs, nil
+}
+
 // Held implements [pool.Metadata].
 func (m metadataOf) Held(_ context.Context, mac eni.MAC) ([]netip.Addr, []netip.Prefix, error) {
 	for _, i := range m.shown(m.metadataView()) {
