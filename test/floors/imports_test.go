@@ -93,6 +93,7 @@ var table = []row{
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
 
 	{path: "internal/pool", floor: flows},
+	{path: "internal/podsync", floor: flows},
 
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},

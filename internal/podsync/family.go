@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package podsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// family is how the addresses of one family are registered on one ENI.
+type family struct {
+	place
+	ec2 EC2
+	v6  bool
+	// assign is all or nothing. With reassign it may move what other ENIs hold, where EC2 can.
+	assign   func(ctx context.Context, id eni.ID, addrs []netip.Addr, reassign bool) error
+	unassign func(ctx context.Context, id eni.ID, addrs []netip.Addr) error
+	// take moves an address here from the ENI that holds it.
+	take func(ctx context.Context, owner eni.ID, addr netip.Addr) error
+}
+
+func (d *Direct) ipv4(p place) family {
+	return family{
+		place: p, ec2: d.ec2,
+		assign:   d.ec2.Assign,
+		unassign: d.ec2.Unassign,
+		take: func(ctx context.Context, _ eni.ID, addr netip.Addr) error {
+			return d.ec2.Assign(ctx, p.eni.ID, []netip.Addr{addr}, true)
+		},
+	}
+}
+
+// ipv6 has no reassignment: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
+func (d *Direct) ipv6(p place) family {
+	return family{
+		place: p, ec2: d.ec2, v6: true,
+		assign: func(ctx context.Context, id eni.ID, addrs []netip.Addr, _ bool) error {
+			return d.ec2.AssignIPv6(ctx, id, addrs)
+		},
+		unassign: d.ec2.UnassignIPv6,
+		take: func(ctx context.Context, owner eni.ID, addr netip.Addr) error {
+			if err := d.ec2.UnassignIPv6(ctx, owner, []netip.Addr{addr}); err != nil && !errors.Is(err, eni.ErrNotAssigned) {
+				return fmt.Errorf("unassign from %s: %w", owner, err)
+			}
+			return d.ec2.AssignIPv6(ctx, p.eni.ID, []netip.Addr{addr})
+		},
+	}
+}
+
+// of picks the family's addresses.
+func (f family) of(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is6() != f.v6 })
+}
+
+// register assigns all that can be had at once, then sees to those that another ENI holds, and waits until EC2 shows the rest.
+func (f family) register(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
+	results := f.attempt(ctx, addrs, conflict)
+	f.confirm(ctx, results)
+	return results
+}
+
+// attempt assigns addresses and sees to each that EC2 refuses.
+func (f family) attempt(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
+	results := map[netip.Addr]Result{}
+	for rest := addrs; len(rest) > 0; {
+		err := f.assign(ctx, f.eni.ID, rest, conflict == attachment.Reassign)
+		if err == nil {
+			for _, a := range rest {
+				results[a] = Result{New: true}
+			}
+			break
+		}
+		maps.Copy(results, f.refused(ctx, rest, conflict, err))
+		rest = slices.DeleteFunc(slices.Clone(rest), func(a netip.Addr) bool { _, settled := results[a]; return settled })
+	}
+	return results
+}
+
+// refused makes what can be made of a refused call: the result of at least one of its addresses.
+func (f family) refused(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict, err error) map[netip.Addr]Result {
+	results := map[netip.Addr]Result{}
+	switch {
+	case ofAll(err):
+		return all(results, addrs, explain(f.place, err))
+	case len(addrs) > 1:
+		return f.separate(ctx, culprits(addrs, err), conflict)
+	case errors.Is(err, eni.ErrAddressInUse) || errors.Is(err, eni.ErrOutcomeUnknown):
+		results[addrs[0]] = f.contest(ctx, addrs[0], conflict, err)
+		return results
+	}
+	return all(results, addrs, fmt.Errorf("%w: %w", ErrRefused, explain(f.place, err)))
+}
+
+// culprits are the addresses that a refused call was refused for: those that EC2 named, who need not be all, else one of them
+// to find out.
+func culprits(addrs []netip.Addr, err error) []netip.Addr {
+	if in, ok := errors.AsType[*eni.InUseError](err); ok {
+		named := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !slices.Contains(in.Addrs, a) })
+		if len(named) > 0 {
+			return named
+		}
+	}
+	return addrs[:1]
+}
+
+// separate attempts each address by itself, all at the same time: one may wait for its old owner.
+func (f family) separate(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
+	results := map[netip.Addr]Result{}
+	var mu sync.Mutex
+	var each sync.WaitGroup
+	for _, a := range addrs {
+		each.Go(func() {
+			got := f.attempt(ctx, []netip.Addr{a}, conflict)
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(results, got)
+		})
+	}
+	each.Wait()
+	return results
+}
+
+// ofAll reports whether the error is about the call rather than about one of its addresses.
+func ofAll(err error) bool {
+	for _, e := range []error{
+		eni.ErrThrottled, eni.ErrUnauthorized, eni.ErrNotFound, eni.ErrSlotsFull, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// contest sees to one address that another ENI may hold: it waits for the owner to give it back, and takes it if it may.
+func (f family) contest(ctx context.Context, a netip.Addr, conflict attachment.OnConflict, err error) Result {
+	began := time.Now()
+	for {
+		owners, rerr := f.ec2.Owners(ctx, f.subnet.ID, []netip.Addr{a})
+		if rerr != nil {
+			return Result{Err: errors.Join(err, rerr)}
+		}
+		owner, owned := owners[a]
+		patient := conflict == attachment.WaitThenReassign && time.Since(began) < conflictPatience
+		switch {
+		case owner == f.eni.ID:
+			return Result{New: errors.Is(err, eni.ErrOutcomeUnknown)}
+		case owned && conflict == attachment.Never:
+			return Result{Err: fmt.Errorf("%w: %s", ErrContested, owner)}
+		case owned && !patient:
+			return f.move(ctx, a, owner, conflict)
+		case !owned: // given back, or reads are behind
+			err = f.assign(ctx, f.eni.ID, []netip.Addr{a}, false)
+			if err == nil {
+				return Result{New: true}
+			}
+			if !errors.Is(err, eni.ErrAddressInUse) || time.Since(began) >= conflictPatience {
+				return Result{Err: explain(f.place, err)}
+			}
+		}
+		if err := pause(ctx, pollInterval); err != nil {
+			return Result{Err: fmt.Errorf("wait for %s to give %s back: %w", owner, a, err)}
+		}
+	}
+}
+
+// move takes the address from the ENI that holds it, unless that is not a worker's for pods.
+func (f family) move(ctx context.Context, a netip.Addr, owner eni.ID, conflict attachment.OnConflict) Result {
+	ifs, err := f.ec2.Interfaces(ctx, []eni.ID{owner})
+	if err != nil {
+		return Result{Err: err}
+	}
+	for _, i := range ifs {
+		switch {
+		case i.ID != owner:
+			continue
+		case i.Primary == a:
+			return Result{Err: fmt.Errorf("%w: %s is the primary address of %s and cannot be moved: keep it out of the pods' range", ErrRefused, a, owner)}
+		case conflict == attachment.WaitThenReassign && i.Tags[eni.TagNoManage] != "true":
+			return Result{Err: fmt.Errorf("%w: %s, which is not tagged %s=true as a worker's ENI for pods", ErrContested, owner, eni.TagNoManage)}
+		}
+	}
+	if err := f.take(ctx, owner, a); err != nil {
+		return Result{Err: explain(f.place, fmt.Errorf("move %s from %s to %s: %w", a, owner, f.eni.ID, err))}
+	}
+	return Result{New: true}
+}
+
+// release gives addresses back. EC2 refuses the batch when one of them has gone already, so that it is then done one by one.
+func (f family) release(ctx context.Context, addrs []netip.Addr) error {
+	err := f.unassign(ctx, f.eni.ID, addrs)
+	switch {
+	case err == nil, errors.Is(err, eni.ErrNotAssigned) && len(addrs) == 1, errors.Is(err, eni.ErrNotFound):
+		return nil // what is not there need not be given back
+	case !errors.Is(err, eni.ErrNotAssigned):
+		return fmt.Errorf("unassign from %s: %w", f.eni.ID, err)
+	}
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, f.release(ctx, []netip.Addr{a}))
+	}
+	return errors.Join(errs...)
+}
+
+// confirm waits until EC2 shows the new addresses here: a move is asynchronous, and an answer is no proof of the data path.
+func (f family) confirm(ctx context.Context, results map[netip.Addr]Result) {
+	var waiting []netip.Addr
+	for a, r := range results {
+		if r.Err == nil {
+			waiting = append(waiting, a)
+		}
+	}
+	began := time.Now()
+	for interval := confirmInterval; ; interval = min(2*interval, confirmIntervalCap) {
+		owners, err := f.ec2.Owners(ctx, f.subnet.ID, waiting)
+		if err == nil {
+			waiting = slices.DeleteFunc(waiting, func(a netip.Addr) bool { return owners[a] == f.eni.ID })
+			err = errors.New("EC2 does not show it there yet")
+		}
+		if len(waiting) == 0 {
+			return
+		}
+		late := time.Since(began) > confirmPatience
+		if perr := pause(ctx, interval); late || perr != nil {
+			for _, a := range waiting {
+				results[a] = Result{New: true, Err: fmt.Errorf("confirm %s on %s: %w", a, f.eni.ID, errors.Join(err, perr))}
+			}
+			return
+		}
+	}
+}
+
+// explain says what a user can do about an error of EC2, and marks those that trying again does not mend.
+func explain(p place, err error) error {
+	switch {
+	case errors.Is(err, eni.ErrUnauthorized):
+		return fmt.Errorf("%w: %w: allow ec2:AssignPrivateIpAddresses, ec2:AssignIpv6Addresses, their Unassign counterparts and ec2:Describe* to the pod's role", ErrRefused, err)
+	case errors.Is(err, eni.ErrSlotsFull):
+		return fmt.Errorf("%s holds as many addresses as its instance type allows: %w: spread the pods over more workers or ENIs", p.eni.ID, err)
+	case errors.Is(err, eni.ErrNotFound):
+		return fmt.Errorf("%s has gone: %w", p.eni.ID, err)
+	}
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
