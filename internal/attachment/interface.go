@@ -22,3 +22,10 @@ type Interface struct {
 	// Addresses of global scope, as they are configured: any prefix length.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 }
+
+// Change is an address that appeared on an interface of a pod, or went. The zero Change says that there may have been others.
+type Change struct {
+	Index int          // of the interface
+	Addr  netip.Prefix // as it is configured
+	Gone  bool
+}

@@ -21,17 +21,9 @@ import (
 type Pod interface {
 	// Interfaces lists the pod's interfaces with their addresses; the loopback is left out.
 	Interfaces() ([]attachment.Interface, error)
-	// Watch tells of every address that appears or goes, in order, and once at its start. It returns nil when ctx ends, and an
-	// error when the kernel cannot be watched.
-	Watch(ctx context.Context, tell func(Event)) error
-}
-
-// Event is a change in a pod's namespace. The zero Event says that changes may have been missed, or that a link changed: only
-// [Pod.Interfaces] tells what is so now.
-type Event struct {
-	Index int          // of the interface
-	Addr  netip.Prefix // that appeared or went
-	Gone  bool
+	// Watch tells of every address that appears or goes, in order. The zero Change, which it tells first, says that changes may
+	// have been missed or that a link changed. It returns nil when ctx ends, and an error when the kernel cannot be watched.
+	Watch(ctx context.Context, tell func(attachment.Change)) error
 }
 
 // Registrar is a way to EC2. Its methods may be called concurrently, but never twice at a time for one address.

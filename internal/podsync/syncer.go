@@ -36,7 +36,7 @@ type Syncer struct {
 	stepped chan struct{} // has a value after something was looked at
 
 	mu       sync.Mutex
-	events   []Event // in order, not looked at yet
+	events   []attachment.Change // in order, not looked at yet
 	entries  map[netip.Addr]*entry
 	byIndex  map[int]attachment.Interface // as last listed
 	seen     bool                         // the interfaces have been listed
@@ -137,7 +137,7 @@ func (s *Syncer) report() Report {
 }
 
 // tell queues an event.
-func (s *Syncer) tell(e Event) {
+func (s *Syncer) tell(e attachment.Change) {
 	s.mu.Lock()
 	s.events = append(s.events, e)
 	s.mu.Unlock()
@@ -174,7 +174,7 @@ func (s *Syncer) follow() {
 	for _, e := range events {
 		i, known := s.byIndex[e.Index]
 		switch {
-		case e == Event{} || !known && !e.Gone:
+		case e == attachment.Change{} || !known && !e.Gone:
 			s.compare()
 		case e.Gone:
 			s.went(e.Addr.Addr(), e.Index)

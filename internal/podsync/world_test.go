@@ -104,7 +104,7 @@ type pod struct {
 
 	mu         sync.Mutex
 	interfaces []attachment.Interface
-	tell       func(podsync.Event)
+	tell       func(attachment.Change)
 }
 
 // pod makes a pod on a worker, with one ipvlan interface and a syncer that is not running.
@@ -165,11 +165,11 @@ func (p *pod) Interfaces() ([]attachment.Interface, error) {
 	return all, nil
 }
 
-func (p *pod) Watch(ctx context.Context, tell func(podsync.Event)) error {
+func (p *pod) Watch(ctx context.Context, tell func(attachment.Change)) error {
 	p.mu.Lock()
 	p.tell = tell
 	p.mu.Unlock()
-	tell(podsync.Event{})
+	tell(attachment.Change{})
 	<-ctx.Done()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +191,7 @@ func (p *pod) change(gone bool, addrs []netip.Prefix) {
 			i.Addresses = append(i.Addresses, a)
 		}
 		if p.tell != nil {
-			p.tell(podsync.Event{Index: i.Index, Addr: a, Gone: gone})
+			p.tell(attachment.Change{Index: i.Index, Addr: a, Gone: gone})
 		}
 	}
 }

@@ -90,6 +90,7 @@ var table = []row{
 	{path: "internal/ledger", floor: hands},
 	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/netns", floor: hands, libraries: []string{cniPlugins, netlink, sys}},
+	{path: "internal/podlink", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
 
 	{path: "internal/pool", floor: flows},
