@@ -108,6 +108,15 @@ func (c *Client) InterfacesOf(ctx context.Context, instance eni.InstanceID) ([]e
 	return all, nil
 }
 
+// InterfacesWithMAC reads the ENIs that have the MAC; in one Region there should be one.
+func (c *Client) InterfacesWithMAC(ctx context.Context, mac eni.MAC) ([]eni.Interface, error) {
+	all, err := c.interfaces(ctx, filter("mac-address", string(mac)))
+	if err != nil {
+		return nil, fmt.Errorf("read the ENI with MAC %s: %w", mac, err)
+	}
+	return all, nil
+}
+
 // Owners says which ENI holds each of these addresses in the subnet, as its primary or another. An address that no ENI holds
 // is absent; so is one inside a delegated prefix.
 func (c *Client) Owners(ctx context.Context, subnet eni.SubnetID, addrs []netip.Addr) (map[netip.Addr]eni.ID, error) {

@@ -16,33 +16,25 @@ type carried struct {
 	by   attachment.Interface
 }
 
-// desired lists the addresses that EC2 should know, in the interfaces' order, and why others with addresses cannot be known.
-// The cluster's own interface is neither: it is a veth in most clusters, and its CNI plugin sees to its address.
-func desired(interfaces []attachment.Interface) (wanted []carried, ignored map[string]string) {
-	ignored = map[string]string{}
+// desired lists the addresses that EC2 should know, in the interfaces' order.
+func desired(interfaces []attachment.Interface) (wanted []carried) {
 	for _, i := range interfaces {
-		why := unroutable(i)
 		for _, p := range i.Addresses {
-			switch {
-			case !routable(p.Addr()):
-			case why == "":
+			if ignored, _ := unroutable(i); ignored == "" && routable(p.Addr()) {
 				wanted = append(wanted, carried{p.Addr(), i})
-			case i.Kind != "veth":
-				ignored[i.Name] = why
 			}
 		}
 	}
-	return wanted, ignored
+	return wanted
 }
 
-// routableNames are the names of the interfaces that a VPC can route to, with or without addresses yet.
-func routableNames(interfaces []attachment.Interface) (names []string) {
+// describe says of each interface whether the VPC can route to it.
+func describe(interfaces []attachment.Interface) (all []InterfaceReport) {
 	for _, i := range interfaces {
-		if unroutable(i) == "" {
-			names = append(names, i.Name)
-		}
+		ignored, useless := unroutable(i)
+		all = append(all, InterfaceReport{i.Name, ignored, useless})
 	}
-	return names
+	return all
 }
 
 // routable leaves out what has no meaning beyond a link.
@@ -50,17 +42,15 @@ func routable(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsLinkLocalUnicast()
 }
 
-// unroutable says why a VPC cannot route to the interface, "" when it can.
-func unroutable(i attachment.Interface) string {
+// unroutable says why a VPC cannot route to the interface, "" when it can, and whether it was meant to.
+func unroutable(i attachment.Interface) (why string, useless bool) {
 	switch i.Kind {
 	case attachment.KindIPVlan:
-		return ""
+		return "", false
 	case "macvlan", "macvtap":
-		return "a " + i.Kind + " interface has a MAC of its own, and a VPC drops frames whose MAC is not the ENI's: use ipvlan in mode l2"
-	case "veth", "bridge":
-		return "a " + i.Kind + " interface is on no ENI: use ipvlan in mode l2"
+		return "a " + i.Kind + " interface has a MAC of its own, and a VPC drops frames whose MAC is not the ENI's: use ipvlan in mode l2", true
 	case "":
-		return "not an ipvlan child of an ENI"
+		return "not an ipvlan child of an ENI", false
 	}
-	return fmt.Sprintf("a %s interface is no ipvlan child of an ENI", i.Kind)
+	return fmt.Sprintf("a %s interface is no ipvlan child of an ENI", i.Kind), false
 }

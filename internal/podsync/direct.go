@@ -36,6 +36,8 @@ type EC2 interface {
 // matches [eni.ErrNotFound].
 type Locator interface {
 	Locate(ctx context.Context, mac eni.MAC) (eni.Interface, error)
+	// Held lists addresses that the ENI surely has had a few seconds ago, at no cost of an EC2 call; without such a source, none.
+	Held(ctx context.Context, mac eni.MAC) ([]netip.Addr, error)
 }
 
 // Timings of [Direct].
@@ -173,18 +175,33 @@ func (d *Direct) Release(ctx context.Context, i attachment.Interface, addrs []ne
 	return errors.Join(errs...)
 }
 
-// Standing implements [Registrar].
+// Standing implements [Registrar]. EC2 is asked only for what the locator does not show.
 func (d *Direct) Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]Standing, error) {
 	p, err := d.place(ctx, i)
 	if err != nil {
 		return nil, err
 	}
-	owners, err := d.ec2.Owners(ctx, p.subnet.ID, addrs)
+	held, err := d.locate.Held(ctx, i.MAC)
+	if err != nil {
+		held = nil // EC2 knows as well
+	}
+	standings := map[netip.Addr]Standing{}
+	var asked []netip.Addr
+	for _, a := range addrs {
+		if slices.Contains(held, a) {
+			standings[a] = Here
+		} else {
+			asked = append(asked, a)
+		}
+	}
+	if len(asked) == 0 {
+		return standings, nil
+	}
+	owners, err := d.ec2.Owners(ctx, p.subnet.ID, asked)
 	if err != nil {
 		return nil, err
 	}
-	standings := map[netip.Addr]Standing{}
-	for _, a := range addrs {
+	for _, a := range asked {
 		switch owner, owned := owners[a]; {
 		case owner == p.eni.ID:
 			standings[a] = Here

@@ -122,11 +122,18 @@ const (
 
 // Report is what a pod's addresses are up to.
 type Report struct {
-	Addresses []AddressReport `json:"addresses"`
-	// Interfaces are the names of those that a VPC can route to.
-	Interfaces []string `json:"interfaces,omitempty"`
-	// Ignored are interfaces with addresses that no VPC can route, and why.
-	Ignored map[string]string `json:"ignored,omitempty"`
+	Addresses  []AddressReport   `json:"addresses"`
+	Interfaces []InterfaceReport `json:"interfaces,omitempty"`
+}
+
+// InterfaceReport is one interface of a [Report].
+type InterfaceReport struct {
+	Name string `json:"name"`
+	// Ignored says why its addresses are not registered; empty when they are.
+	Ignored string `json:"ignored,omitempty"`
+	// Useless is whether somebody meant the VPC to route to it, which it never will. Others may be there for another purpose: a
+	// bridge within the node, a device that was moved into the pod.
+	Useless bool `json:"useless,omitempty"`
 }
 
 // AddressReport is one address of a [Report].

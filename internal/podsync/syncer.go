@@ -40,9 +40,8 @@ type Syncer struct {
 	entries  map[netip.Addr]*entry
 	byIndex  map[int]attachment.Interface // as last listed
 	seen     bool                         // the interfaces have been listed
-	ignored  map[string]string
-	answered []answer // of calls that have ended
-	names    []string // of the interfaces that a VPC can route to
+	answered []answer                     // of calls that have ended
+	shown    []InterfaceReport
 	reported Report
 }
 
@@ -75,7 +74,7 @@ type answer struct {
 func New(cfg Config, pod Pod, vpc Registrar) *Syncer {
 	return &Syncer{
 		cfg: cfg, pod: pod, vpc: vpc, wake: make(chan struct{}, 1), stepped: make(chan struct{}, 1),
-		entries: map[netip.Addr]*entry{}, byIndex: map[int]attachment.Interface{}, ignored: map[string]string{},
+		entries: map[netip.Addr]*entry{}, byIndex: map[int]attachment.Interface{},
 	}
 }
 
@@ -124,7 +123,7 @@ func (s *Syncer) Seen() bool {
 
 // report is Report with s.mu held.
 func (s *Syncer) report() Report {
-	r := Report{Interfaces: slices.Clone(s.names), Ignored: maps.Clone(s.ignored)}
+	r := Report{Interfaces: slices.Clone(s.shown)}
 	for _, e := range s.entries {
 		a := AddressReport{Addr: e.addr, Interface: e.by.Name, State: e.state, Floating: s.cfg.floats(e.addr)}
 		if e.err != nil {
@@ -178,7 +177,7 @@ func (s *Syncer) follow() {
 			s.compare()
 		case e.Gone:
 			s.went(e.Addr.Addr(), e.Index)
-		case routable(e.Addr.Addr()) && unroutable(i) == "":
+		case routable(e.Addr.Addr()) && i.Kind == attachment.KindIPVlan:
 			s.came(e.Addr.Addr(), i)
 		}
 	}
@@ -196,15 +195,15 @@ func (s *Syncer) compare() {
 	for _, i := range interfaces {
 		s.byIndex[i.Index] = i
 	}
-	wanted, ignored := desired(interfaces)
-	for name, why := range ignored {
-		if s.ignored[name] != why {
-			s.cfg.Log.Warn("interface ignored", "interface", name, "reason", why)
+	shown := describe(interfaces)
+	for _, i := range shown {
+		if i.Useless && !slices.Contains(s.shown, i) {
+			s.cfg.Log.Warn("interface ignored", "interface", i.Name, "reason", i.Ignored)
 		}
 	}
-	s.ignored, s.names = ignored, routableNames(interfaces)
+	s.shown = shown
 	here := map[netip.Addr]bool{}
-	for _, c := range wanted {
+	for _, c := range desired(interfaces) {
 		here[c.addr] = true
 		s.came(c.addr, c.by)
 	}
@@ -319,5 +318,5 @@ func poke(c chan struct{}) {
 }
 
 func equal(a, b Report) bool {
-	return maps.Equal(a.Ignored, b.Ignored) && slices.Equal(a.Interfaces, b.Interfaces) && slices.EqualFunc(a.Addresses, b.Addresses, func(x, y AddressReport) bool { return x == y })
+	return slices.Equal(a.Interfaces, b.Interfaces) && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -19,14 +19,14 @@ type Promise []string
 func (p Promise) Kept(r Report) (missing string, err error) {
 	var waits []string
 	for _, name := range p {
-		if why, ok := r.Ignored[name]; ok {
-			return "", fmt.Errorf("interface %s: %w: %s", name, ErrRefused, why)
-		}
+		at := slices.IndexFunc(r.Interfaces, func(i InterfaceReport) bool { return i.Name == name })
 		has := slices.ContainsFunc(r.Addresses, func(a AddressReport) bool { return a.Interface == name && a.State != Leaving })
 		switch {
-		case !slices.Contains(r.Interfaces, name):
+		case at < 0:
 			waits = append(waits, fmt.Sprintf("interface %s has not appeared", name))
-		case !has:
+		case r.Interfaces[at].Useless:
+			return "", fmt.Errorf("interface %s: %w: %s", name, ErrRefused, r.Interfaces[at].Ignored)
+		case !has && r.Interfaces[at].Ignored == "":
 			waits = append(waits, fmt.Sprintf("interface %s has no address", name))
 		}
 	}

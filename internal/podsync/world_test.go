@@ -141,6 +141,11 @@ func (m metadata) Locate(ctx context.Context, mac eni.MAC) (eni.Interface, error
 	return eni.Interface{}, fmt.Errorf("no ENI has MAC %s: %w", mac, eni.ErrNotFound)
 }
 
+func (m metadata) Held(ctx context.Context, mac eni.MAC) ([]netip.Addr, error) {
+	addrs, _, err := m.Client.Held(ctx, mac)
+	return addrs, err
+}
+
 // run starts the syncer; defer p.stop().
 func (p *pod) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -96,6 +96,7 @@ var table = []row{
 	{path: "internal/pool", floor: flows},
 	{path: "internal/podsync", floor: flows},
 
+	{path: "internal/podprogram", floor: frame, libraries: []string{awsSDK, prometheus}},
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}},
@@ -104,6 +105,8 @@ var table = []row{
 	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}},   // for plugins/internal
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
+	{path: "initcontainer", floor: doors},
+	{path: "sidecar", floor: doors},
 	{path: "vpcctl", floor: doors, libraries: []string{cobra, sys}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 

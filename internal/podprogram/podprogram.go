@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Package podprogram is what init container and sidecar share: one program that runs beside a pod's own containers and has EC2 know
+// the pod's addresses, once or for as long as the pod lives. It reads flags and environment, wires the syncer to the pod's
+// network namespace and to EC2, and says what happened: by exit code, termination message, log, metrics and probes.
+package podprogram
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
+	"github.com/multus-vpc/multus-vpc/internal/imds"
+	"github.com/multus-vpc/multus-vpc/internal/podlink"
+	"github.com/multus-vpc/multus-vpc/internal/podsync"
+)
+
+// Exit codes.
+const (
+	ExitOK      = 0
+	ExitFailed  = 1 // an address cannot be registered, or the sidecar says that it is not ready
+	ExitUsage   = 2
+	ExitTimeout = 3 // interfaces or EC2 were not there in time
+)
+
+const readyPath = "/readyz"
+
+// Program is one call of a program.
+type Program struct {
+	Name   string
+	Mode   Mode // unless an argument says otherwise
+	Args   []string
+	Getenv func(string) string
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// Run does what the program is for, until it is done or ctx ends, and returns its exit code.
+func (p Program) Run(ctx context.Context) int {
+	o, err := parse(p.Name, p.Mode, p.Args, p.Getenv, p.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return ExitOK
+	}
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, strings.ReplaceAll(err.Error(), "\n", "\n"+p.Name+": "))
+		return ExitUsage
+	}
+	if o.mode == Ask {
+		return p.ask(ctx, o)
+	}
+	log := slog.New(slog.NewJSONHandler(p.Stderr, &slog.HandlerOptions{Level: o.logLevel}))
+	o.sync.Log = log
+	m := newMetrics()
+	o.sync.Changed, o.sync.Claimed = m.changed, m.claimed
+	vpc, err := registrar(ctx, o, m, log)
+	if err != nil {
+		return p.fail(o, log, err)
+	}
+	syncer := podsync.New(o.sync, podlink.Namespace(""), vpc)
+	if o.mode == Once {
+		err = once(ctx, o, syncer)
+	} else {
+		err = stay(ctx, o, syncer, m)
+	}
+	if err != nil {
+		return p.fail(o, log, err)
+	}
+	log.Info("done", "addresses", len(syncer.Report().Addresses))
+	return ExitOK
+}
+
+// fail tells of an error where Kubernetes shows it, and gives the exit code.
+// https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+func (p Program) fail(o options, log *slog.Logger, err error) int {
+	log.Error("failed", "error", err)
+	if f, openErr := os.OpenFile(o.terminationLog, os.O_WRONLY|os.O_TRUNC, 0); openErr == nil { // it is there in a container only
+		_, writeErr := fmt.Fprintf(f, "%s: %v\n", p.Name, err)
+		if err := errors.Join(writeErr, f.Close()); err != nil {
+			log.Warn("termination message not written", "error", err)
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return ExitTimeout
+	}
+	return ExitFailed
+}
+
+// registrar is the way to EC2.
+func registrar(ctx context.Context, o options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
+	sdk, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("configure the AWS SDK: %w", err)
+	}
+	metadata := imds.New(imds.Config{SDK: sdk})
+	instance, err := metadata.Instance(ctx)
+	reached := err == nil
+	if reached && sdk.Region == "" {
+		sdk.Region = instance.Region
+	}
+	if sdk.Region == "" {
+		return nil, fmt.Errorf("no Region: set AWS_REGION, for pods do not reach the instance metadata (%w)", err)
+	}
+	calls := ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call})
+	if reached {
+		return podsync.NewDirect(calls, byMetadata{metadata}), nil
+	}
+	log.Info("the instance metadata cannot be reached: ENIs are found by their MAC in EC2", "node", o.nodeAddress)
+	return podsync.NewDirect(calls, byEC2{calls, o.nodeAddress}), nil
+}
+
+// once registers what is there, within the timeout.
+func once(ctx context.Context, o options, s *podsync.Syncer) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	err := s.Until(ctx, o.promise)
+	if err == nil && len(s.Report().Addresses) == 0 {
+		return errors.New("the pod has no ipvlan interface with an address: does it have the annotation k8s.v1.cni.cncf.io/networks, and is Multus ready on this node?")
+	}
+	return err
+}
+
+// stay keeps addresses registered until ctx ends, and gives them back within the grace.
+func stay(ctx context.Context, o options, s *podsync.Syncer, m *metrics) error {
+	running, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var parts sync.WaitGroup
+	part := func(f func(context.Context) error) {
+		parts.Go(func() {
+			if err := f(running); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	part(s.Run)
+	if o.metricsAddress != "" {
+		part(func(ctx context.Context) error { return m.serve(ctx, o.metricsAddress, o.promise) })
+	}
+	parts.Wait()
+	if ctx.Err() == nil {
+		return context.Cause(running)
+	}
+	leaving, done := context.WithTimeout(context.WithoutCancel(ctx), o.grace)
+	defer done()
+	return s.Leave(leaving)
+}
+
+// ask asks the pod's sidecar whether all is registered.
+func (p Program) ask(ctx context.Context, o options) int {
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.metricsAddress+readyPath, nil)
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
+		return ExitUsage
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
+		return ExitFailed
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	const enough = 4 << 10
+	text, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		fmt.Fprintf(p.Stderr, "%s: not ready: %s\n", p.Name, strings.TrimSpace(string(text)))
+		return ExitFailed
+	}
+	fmt.Fprintln(p.Stdout, "ready")
+	return ExitOK
+}

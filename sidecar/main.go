@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+// Command sidecar keeps the addresses of a pod's ipvlan interfaces registered in EC2 while the pod lives, floating ones included. This door only calls internal/podprogram.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/multus-vpc/multus-vpc/internal/podprogram"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := podprogram.Program{
+		Name: "sidecar", Mode: podprogram.Stay, Args: os.Args[1:], Getenv: os.Getenv, Stdout: os.Stdout, Stderr: os.Stderr,
+	}.Run(ctx)
+	stop()
+	os.Exit(code)
+}
