@@ -54,7 +54,7 @@ type network struct {
 	Interface string `json:"interface"`
 }
 
-var shortForm = regexp.MustCompile(`^(?:[a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?([a-z0-9]([-.a-z0-9]*[a-z0-9])?)(?:@([^\s/]{1,15}))?$`)
+var shortForm = regexp.MustCompile(`^(?:[a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?([a-z0-9]([-.a-z0-9]*[a-z0-9])?)(?:@([^\s/:@]{1,15}))?$`)
 
 func short(item string) (network, error) {
 	m := shortForm.FindStringSubmatch(item)
