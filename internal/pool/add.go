@@ -166,8 +166,8 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 // tooLate words why a waiter got nothing in time.
 func (p *iface) tooLate(w *waiter) error {
 	for _, c := range w.classes {
-		if free, _ := c.stock(); free == 0 && c.failure != nil {
-			return &Refusal{c.failure.reason, c.failure.text}
+		if free, _ := c.stock(); free == 0 && c.limit() != nil {
+			return &Refusal{c.limit().reason, c.limit().text}
 		}
 	}
 	if w.why != "" {
@@ -337,7 +337,7 @@ func (p *iface) wanted(a netip.Addr) bool {
 // that is under way or cooling could lift it in a waiter's time.
 func (c *class) hopeless() bool {
 	p := c.p
-	if c.failure == nil || !c.failure.final || time.Since(c.failure.at) > fullPause {
+	if f := c.limit(); f == nil || !f.final || time.Since(f.at) > fullPause {
 		return false
 	}
 	if free, coming := c.stock(); free+coming > 0 || p.count(ownership.Unassigning) > 0 || p.pendingUnknown() > 0 {

@@ -37,9 +37,17 @@ func (c *class) failed(err error) {
 	n.log.Warn("pool cannot grow", "eni", p.id, "class", c.String(), "error", err, "again", time.Until(c.growAt()).Round(time.Millisecond))
 }
 
+// limit is what the class met last, if that still stands. The caller holds n.mu.
+func (c *class) limit() *failure {
+	if c.failure != nil && c.failure.slots && c.p.slotsLeft(c.V6) > 0 {
+		return nil
+	}
+	return c.failure
+}
+
 // slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain.
 func (c *class) slotsFull(now time.Time) {
-	c.failure = &failure{at: now, reason: Exhausted, final: true, text: fmt.Sprintf(
+	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: fmt.Sprintf(
 		"ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker",
 		c.p, c.slots(), c.p.n.instance.Type)}
 	c.p.refuse()

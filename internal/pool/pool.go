@@ -196,6 +196,7 @@ type failure struct {
 	text   string
 	at     time.Time
 	final  bool // trying again before something changes is of no use
+	slots  bool // it is that the ENI's slots are taken, and ends with that
 }
 
 // New makes the node of an instance from what its ledger held, and records what a reboot made of that before anything

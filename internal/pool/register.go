@@ -125,8 +125,8 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 		if c == nil {
 			continue // the first ADD will tell
 		}
-		if free, coming := c.stock(); free+coming == 0 && c.failure != nil && c.failure.final && time.Since(c.failure.at) < fullPauseCap {
-			return false, &Refusal{c.failure.reason, c.failure.text}
+		if free, coming := c.stock(); free+coming == 0 && c.limit() != nil && c.limit().final && time.Since(c.limit().at) < fullPauseCap {
+			return false, &Refusal{c.limit().reason, c.limit().text}
 		}
 	}
 	return false, nil

@@ -121,8 +121,8 @@ func (p *iface) problems(managed bool, why string) []string {
 			p, names(p.onHost), p.hostLink)
 	}
 	for _, c := range p.sortedClasses() {
-		if c.failure != nil {
-			say("%s", c.failure.text)
+		if f := c.limit(); f != nil {
+			say("%s", f.text)
 		}
 	}
 	if lost := p.inState(ownership.Lost); len(lost) > 0 {

@@ -71,7 +71,8 @@ func (p *iface) plan(now time.Time) step {
 		return step{do: p.claim}
 	}
 	for _, c := range p.sortedClasses() {
-		if free, coming := c.stock(); c.waiting() > free+coming && p.slotsLeft(c.V6) == 0 {
+		// An address in doubt has a slot, and leaves it when a read shows that it is not there.
+		if free, coming := c.stock(); c.waiting() > free+coming && p.slotsLeft(c.V6) == 0 && p.pendingUnknown() == 0 {
 			c.slotsFull(now)
 		}
 		if c.ask() > 0 && due(c.growAt()) {
@@ -133,8 +134,8 @@ func (c *class) growAt() time.Time {
 	full := c.full
 	if c.waiting() > 0 {
 		full = time.Time{}
-		if c.failure != nil && c.failure.final {
-			full = c.failure.at.Add(fullPause)
+		if f := c.limit(); f != nil && f.final {
+			full = f.at.Add(fullPause)
 		}
 	}
 	return later(later(c.p.w.resume, c.after), later(full, c.gatherUntil()))
