@@ -139,6 +139,13 @@ func (c *class) feeds(a netip.Addr) bool {
 		slices.ContainsFunc(c.p.reservations, func(r eni.Reservation) bool { return r.CIDR.Contains(a) && c.draws(r) })
 }
 
+// within reports whether a prefix lies in a reservation that feeds the class.
+func (c *class) within(u unit) bool {
+	return slices.ContainsFunc(c.p.reservations, func(r eni.Reservation) bool {
+		return r.CIDR.Bits() <= u.Bits() && r.CIDR.Contains(u.Addr()) && c.draws(r)
+	})
+}
+
 // serves reports whether the entry at u is, or was, an address of the class.
 func (c *class) serves(u unit, e *entry) bool {
 	if u.Addr().Is6() != c.V6 || !u.IsSingleIP() || e.source != c.Source {
@@ -186,8 +193,9 @@ func (c *class) used() int {
 // need is how many more addresses the class should get.
 func (c *class) need() int {
 	free, coming := c.stock()
-	cfg := &c.p.n.cfg
-	return max(cfg.WarmIPTarget+c.waiting()-free-coming, cfg.MinimumIPTarget-free-coming-c.used(), 0)
+	stock, cfg := free+coming, &c.p.n.cfg
+	expected := stock + c.prospects()
+	return max(cfg.WarmIPTarget+c.waiting()-expected, cfg.MinimumIPTarget-expected-c.used(), c.waiting()-stock, 0)
 }
 
 // waiting counts those who wait for an address of the class.

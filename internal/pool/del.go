@@ -40,6 +40,7 @@ func (n *Node) release(h *hold, why string) error {
 	if h.sticky {
 		cooled.deadline = time.Now() // the pod's next worker waits for it
 	}
+	cooled.until = n.cfg.Uptime() + time.Until(cooled.deadline)
 	rec := cooled.record()
 	ends := next != ownership.Cooling // lost ones are gone, and a guest's go back to EC2
 	if ends {

@@ -20,7 +20,6 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
-			n.adopt()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.cool()
@@ -165,53 +164,4 @@ func (n *Node) reap() {
 		n.log.Warn("more than half of the namespaces vanished at once; looking again before anything is released", "gone", len(gone), "holds", len(holds))
 	}
 	n.suspects = suspects
-}
-
-// adopt takes in addresses of a pool range that nobody has accounted for long enough: what a lost ledger, or an answer
-// of EC2 that came to nobody, left behind.
-func (n *Node) adopt() {
-	age := 2 * n.cfg.Cooldown
-	orphans := func() map[netip.Addr]*iface {
-		found := map[netip.Addr]*iface{}
-		for _, p := range n.ifaces {
-			for u, e := range p.units {
-				if e.state == ownership.Foreign && u.IsSingleIP() && p.feeds(u.Addr()) && e.seen.Sub(e.since) >= age {
-					found[u.Addr()] = p
-				}
-			}
-		}
-		return found
-	}
-	n.mu.Lock()
-	any := len(orphans()) > 0
-	n.mu.Unlock()
-	if !any {
-		return
-	}
-	found, err := n.ports.Namespaces.Scan()
-	if err != nil {
-		n.log.Warn("look into the network namespaces", "error", err)
-		return
-	}
-	onHost, err := n.ports.Host.Addresses()
-	if err != nil {
-		n.log.Warn("read the host's addresses", "error", err)
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.recognise(found)
-	for addr, p := range orphans() {
-		if link, ok := onHost[addr]; ok {
-			n.log.Warn("address of a pool range is on a host link, where no pod can use it", "ip", addr, "link", link)
-			continue
-		}
-		p.units[single(addr)].source = attachment.SourceReservation
-		if err := p.applyAll([]unit{single(addr)}, ownership.Adopt); err != nil {
-			n.log.Error("cannot record an adoption", "error", err)
-		}
-		n.log.Info("address adopted", "ip", addr, "eni", p.id)
-		p.serve()
-		poke(p.wake)
-	}
 }

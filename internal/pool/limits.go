@@ -12,6 +12,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
 // failed words why the class could not grow, tells those for whom waiting is of no use, and backs off.
@@ -45,12 +46,25 @@ func (c *class) limit() *failure {
 	return c.failure
 }
 
-// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain.
+// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain. It is not
+// full for long when what takes the slots is about to be adopted.
 func (c *class) slotsFull(now time.Time) {
-	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: fmt.Sprintf(
-		"ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker",
-		c.p, c.slots(), c.p.n.instance.Type)}
-	c.p.refuse()
+	p := c.p
+	text := fmt.Sprintf("ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free", p, c.slots(), p.n.instance.Type)
+	if foreign := p.count(ownership.Foreign); foreign > 0 {
+		text += fmt.Sprintf("; %d of them are foreign, which somebody else put there", foreign)
+	}
+	if _, due := p.orphans(now); c.prospects() > 0 {
+		soon := max(0, due.Sub(now))
+		if soon < p.n.cfg.MaxWait {
+			return
+		}
+		text += fmt.Sprintf(", and are used from in %s on, when nobody has turned up for them; try again", soon.Round(time.Second))
+	} else {
+		text += "; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker"
+	}
+	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: text}
+	p.refuse()
 }
 
 func (c *class) slots() int {

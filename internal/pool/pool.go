@@ -173,6 +173,7 @@ type hold struct {
 	state    ownership.State // Held, Cooling, Lost, or Guest
 	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
 	deadline time.Time       // of the cooldown
+	until    time.Duration   // the same in CLOCK_BOOTTIME, for the ledger
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool            // goes back to EC2 at once, without a cooldown
 	link     int             // index of the link that its pod's interface was made on; 0 when unknown

@@ -132,7 +132,7 @@ func (p *iface) problems(managed bool, why string) []string {
 }
 
 // differs says what the metadata shows otherwise than we believe, among what we have not written about lately, since
-// the metadata is behind. It notes what it sees of foreign addresses. The caller holds n.mu.
+// the metadata is behind. The caller holds n.mu.
 func (n *Node) differs(ifs []eni.Interface) string {
 	now := time.Now()
 	what := ""
@@ -146,9 +146,6 @@ func (n *Node) differs(ifs []eni.Interface) string {
 		for u, e := range p.units {
 			settled := now.Sub(e.written) > settleTime && now.Sub(e.since) > settleTime
 			shown := slices.Contains(all, u)
-			if shown && e.state == ownership.Foreign {
-				e.seen = now
-			}
 			if settled && !e.delegated() && shown == (e.state == ownership.Lost) {
 				what = fmt.Sprintf("%s of %s (%s)", name(u), i.ID, e.state)
 			}

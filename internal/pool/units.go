@@ -69,6 +69,7 @@ type entry struct {
 	seen    time.Time // begin of the last read that showed it
 	doubted bool      // what the metadata shows of it proves nothing: see [iface.doubt]
 	unsent  bool      // its unassign was not sent yet
+	barred  bool      // a link of the host carries it, though it is of a pool's range
 	named   bool      // EC2 named it as another's: it takes none of our slots
 	source  string    // where it came from, one of attachment's sources or [sourceNamed]
 	via     unit      // the delegated prefix that it is an address of; EC2 knows only that

@@ -25,6 +25,7 @@ type worker struct {
 	surplus  time.Time // since when there is more stock than wanted
 	regain   time.Time // when lost addresses are asked for again
 	regained int       // how often they were
+	adopt    time.Time // orphans are not looked at before
 }
 
 // step is what a worker does next: a call, or nothing for a while.
@@ -69,6 +70,9 @@ func (p *iface) plan(now time.Time) step {
 	p.blocked()
 	if len(p.claims()) > 0 && due(p.w.resume) {
 		return step{do: p.claim}
+	}
+	if ripe, at := p.orphans(now); !at.IsZero() && due(at) && len(ripe) > 0 {
+		return step{do: p.adopt}
 	}
 	for _, c := range p.sortedClasses() {
 		// An address in doubt has a slot, and leaves it when a read shows that it is not there.
