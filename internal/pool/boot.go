@@ -180,7 +180,7 @@ func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
 			Key:   attachment.Key{ContainerID: fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)), IfName: addr.String()},
 			Netns: ns,
 		},
-		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true,
+		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true, told: 1,
 	}
 	u := single(addr)
 	if via, delegated := p.prefixAround(addr); delegated && p.units[u] == nil {

@@ -69,7 +69,7 @@ func (p *iface) claim(ctx context.Context) {
 	p.units[u] = &entry{since: time.Now(), source: w.claim.source}
 	err := p.applyAll([]unit{u}, ownership.Assign)
 	p.doubt([]unit{u}, before)
-	p.stamp([]unit{u})
+	p.asking([]unit{u})
 	move := w.claim.conflict == attachment.Reassign || w.claim.conflict == attachment.WaitThenReassign
 	move = move && time.Since(w.since) >= w.claim.patience
 	n.mu.Unlock()
@@ -83,7 +83,7 @@ func (p *iface) claim(ctx context.Context) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.stamp([]unit{u})
+	p.answered([]unit{u})
 	n.log.Info("address claimed", "eni", p.id, "ip", name(u), "containerID", w.hold.ContainerID, "outcome", outcome(err))
 	p.fileClaim(u, w, err)
 }

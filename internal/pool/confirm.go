@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -243,6 +244,9 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 	for _, u := range present {
 		if e := p.units[u]; e != nil {
 			e.seen, e.missing = began, time.Time{}
+			if e.asking {
+				continue
+			}
 		}
 		switch p.state(u) {
 		case ownership.None:
@@ -259,7 +263,7 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 		}
 	}
 	for u, e := range p.units {
-		if e.delegated() || slices.Contains(present, u) || began.Before(e.written.Add(settleTime)) {
+		if e.delegated() || e.asking || slices.Contains(present, u) || began.Before(e.written.Add(settleTime)) {
 			continue
 		}
 		if p.inUse(u, e) {
@@ -347,17 +351,17 @@ func (p *iface) matchHolds() {
 	}
 }
 
-// stateOf is what the addresses of a hold amount to: with one of two families lost, the pod has lost something.
+// stateOf is the state of a hold by its addresses: lost when one is. Those that a cooling hold no longer has are dropped.
 func (p *iface) stateOf(h *hold) ownership.State {
-	sum := ownership.None
-	for _, a := range h.addrs {
-		switch s := p.state(single(a)); s {
-		case ownership.None:
-		case ownership.Lost:
-			return s
-		default:
-			sum = s
-		}
+	if p.has(h, ownership.Lost) {
+		return ownership.Lost
 	}
-	return sum
+	if h.state == ownership.Cooling {
+		left := slices.DeleteFunc(slices.Clone(h.addrs), func(a netip.Addr) bool { return p.state(single(a)) == ownership.None })
+		if len(left) == 0 {
+			return ownership.None
+		}
+		h.addrs = left
+	}
+	return p.state(single(h.addrs[0]))
 }

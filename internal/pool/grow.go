@@ -61,7 +61,7 @@ func (c *class) growByName(ctx context.Context, need int) error {
 	}
 	err = p.applyAll(us, ownership.Assign)
 	p.doubt(us, before)
-	p.stamp(us)
+	p.asking(us)
 	if err != nil {
 		_ = p.applyAll(us, ownership.NotDone) // the ledger is full: what it does not know must not be asked for
 	}
@@ -82,12 +82,13 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	p, n := c.p, c.p.n
 	err := p.assignUnits(ctx, us, false)
 	n.mu.Lock()
-	p.stamp(us)
+	p.answered(us)
 	n.log.Info("addresses asked for", "eni", p.id, "ips", names(us), "outcome", outcome(err))
 	var survivors []unit
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
 		n.cfg.Conflict()
 		survivors = p.refused(us, singles(inUse.Addrs), again)
+		p.asking(survivors)
 		c.overtaken()
 	} else {
 		p.file(us, err, again)
@@ -190,7 +191,7 @@ func (c *class) growByCount(ctx context.Context, need int) {
 		}
 	}
 	p.doubt(us, before)
-	p.stamp(us)
+	p.answered(us)
 	n.log.Info("EC2 asked to choose", "eni", p.id, "class", c.String(), "count", need, "ips", names(us), "outcome", outcome(err))
 	n.mu.Unlock()
 	if err != nil {

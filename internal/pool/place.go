@@ -139,7 +139,7 @@ func (n *Node) choose(w *waiter, q attachment.Query) (*iface, error) {
 			strings.Join(why, "; "), eni.TagNoManage)}}
 	}
 	// A pod that comes back finds its cooling address where it left it.
-	if old := n.cooling(w.hold.Attachment); old != nil {
+	for _, old := range n.cooling(w.hold.Attachment) {
 		for _, p := range managed {
 			if p.id == old.eni && (!q.NeedLink || p.link.Index != 0) {
 				return p, nil

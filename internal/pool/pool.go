@@ -178,6 +178,8 @@ type hold struct {
 	sticky   bool            // goes back to EC2 at once, without a cooldown
 	link     int             // index of the link that its pod's interface was made on; 0 when unknown
 	cut      bool            // that link is gone, and it was told
+	again    bool            // it came out of a cooldown
+	told     int             // answers that gave it out and were not lost
 }
 
 // waiter is an ADD that found no stock, or a registration.

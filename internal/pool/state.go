@@ -127,7 +127,10 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	if !ok {
 		return
 	}
-	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky, link: rec.Link}
+	h := &hold{
+		Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky,
+		link: rec.Link, told: 1,
+	}
 	if event == ownership.Restarted {
 		h.until = rec.Until
 	} else {

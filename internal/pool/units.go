@@ -67,6 +67,7 @@ type entry struct {
 	written time.Time // of our last write to EC2 about it, or of its answer
 	missing time.Time // begin of the first settled read that did not show it, while held
 	seen    time.Time // begin of the last read that showed it
+	asking  bool      // a request about it is under way, and no read concludes anything
 	doubted bool      // what the metadata shows of it proves nothing: see [iface.doubt]
 	unsent  bool      // its unassign was not sent yet
 	barred  bool      // a link of the host carries it, though it is of a pool's range

@@ -257,7 +257,7 @@ func (p *iface) shrink(ctx context.Context) {
 			n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
 		}
 	}
-	p.stamp(us)
+	p.asking(us)
 	p.w.surplus = time.Time{}
 	n.mu.Unlock()
 	if len(us) == 0 {
@@ -265,7 +265,7 @@ func (p *iface) shrink(ctx context.Context) {
 	}
 	err := p.unassignUnits(ctx, us)
 	n.mu.Lock()
-	p.stamp(us)
+	p.answered(us)
 	event := ownership.ReplyLost
 	switch {
 	case err == nil:
@@ -318,32 +318,25 @@ func (p *iface) assignUnits(ctx context.Context, us []unit, reassign bool) error
 func (p *iface) regain(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
-	lost := alike(p.inState(ownership.Lost))
-	lost = slices.DeleteFunc(lost, func(u unit) bool { return p.units[u].delegated() })
+	lost := slices.DeleteFunc(p.inState(ownership.Lost), func(u unit) bool { return p.units[u].delegated() })
 	n.mu.Unlock()
 	var err error
-	var free []unit
+	var owners map[netip.Addr]eni.ID
 	if len(lost) > 0 {
-		var owners map[netip.Addr]eni.ID
 		owners, err = n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(lost))
-		for _, u := range lost {
-			if _, owned := owners[u.Addr()]; err == nil && !owned {
-				free = append(free, u)
-			}
-		}
 	}
-	if err == nil && len(free) > 0 {
-		n.mu.Lock()
-		free = slices.DeleteFunc(free, func(u unit) bool { return p.state(u) != ownership.Lost }) // released meanwhile
-		p.stamp(free)
-		n.mu.Unlock()
+	var free []unit
+	if err == nil {
+		free = p.begin(lost, func(u unit) bool { _, owned := owners[u.Addr()]; return !owned })
 	}
-	if err == nil && len(free) > 0 {
-		err = p.assignUnits(ctx, free, false)
+	for rest := free; len(rest) > 0; { // one call takes one family
+		batch := alike(rest)
+		err = errors.Join(err, p.assignUnits(ctx, batch, false))
+		rest = slices.DeleteFunc(slices.Clone(rest), func(u unit) bool { return slices.Contains(batch, u) })
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.stamp(free)
+	p.answered(free)
 	p.result(err)
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
@@ -351,11 +344,30 @@ func (p *iface) regain(ctx context.Context) {
 	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
 }
 
-// stamp notes that we wrote about the units just now.
-func (p *iface) stamp(us []unit) {
+// begin notes that EC2 is about to be asked for those of the lost units that match and are still lost, and returns them.
+func (p *iface) begin(lost []unit, match func(unit) bool) []unit {
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return !match(u) || p.state(u) != ownership.Lost })
+	p.asking(us)
+	return us
+}
+
+// asking notes that EC2 is about to be asked to change the units. Until the answer is there no read concludes anything: a
+// request may be slower than reads are behind. The caller holds n.mu.
+func (p *iface) asking(us []unit) {
 	for _, u := range us {
 		if e := p.units[u]; e != nil {
-			e.written = time.Now()
+			e.written, e.asking = time.Now(), true
+		}
+	}
+}
+
+// answered notes that the answer of such a request is there. The caller holds n.mu.
+func (p *iface) answered(us []unit) {
+	for _, u := range us {
+		if e := p.units[u]; e != nil {
+			e.written, e.asking = time.Now(), false
 		}
 	}
 }

@@ -38,6 +38,7 @@ type world struct {
 	lab     *scenario.Lab
 	workers map[string]*node
 	log     *slog.Logger
+	ec2     http.RoundTripper // the way to EC2
 }
 
 // node is one worker: the pool under test and what it stands on.
@@ -63,7 +64,7 @@ func newWorld(t *testing.T, yaml string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, lab: lab, workers: map[string]*node{}, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	w := &world{t: t, lab: lab, workers: map[string]*node{}, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), ec2: lab.EC2()}
 	return w
 }
 
@@ -99,7 +100,7 @@ func (w *world) client(key string, transport http.RoundTripper) aws.Config {
 func (n *node) start(rebooted bool) {
 	w := n.world
 	n.Node = pool.New(n.cfg, eni.Instance{ID: eni.InstanceID(w.lab.Instances[n.name]), Type: w.typeOf(n.name), AZ: "us-west-2a", Region: w.lab.Cloud.Region()}, pool.Ports{
-		EC2:        ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.lab.EC2()), Log: slog.New(slog.DiscardHandler)}),
+		EC2:        ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.ec2), Log: slog.New(slog.DiscardHandler)}),
 		Metadata:   imds.New(imds.Config{SDK: w.client("AK"+n.name, w.lab.IMDS(n.name))}),
 		Host:       n.host,
 		Namespaces: n.netns,
