@@ -179,6 +179,14 @@ func (p *iface) leave(w *waiter) {
 	p.waiters = slices.DeleteFunc(p.waiters, func(x *waiter) bool { return x == w })
 }
 
+// dismiss refuses all who wait. The caller holds n.mu.
+func (p *iface) dismiss(r Refusal) {
+	for _, w := range p.waiters {
+		w.done <- &r
+	}
+	p.waiters = nil
+}
+
 // grant records the hold and gives it the addresses, which are free. On a ledger that cannot be written they stay
 // free: an allocation that a restart would forget is none. The caller holds n.mu.
 func (n *Node) grant(p *iface, w *waiter, got []pick) error {
@@ -196,6 +204,10 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 	for _, g := range got {
 		if g.via.IsValid() {
 			p.units[single(g.addr)] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: g.via}
+		}
+		if event == ownership.Hold && p.state(single(g.addr)) == ownership.Foreign {
+			p.apply(single(g.addr), ownership.Adopt)
+			p.units[single(g.addr)].source = w.claim.source
 		}
 		p.apply(single(g.addr), event)
 		p.units[single(g.addr)].key = h.Key
@@ -295,7 +307,7 @@ func (p *iface) serve() {
 	var stay []*waiter
 	for _, w := range p.waiters {
 		if have := p.n.holds[w.hold.Key]; have != nil && (have.state == ownership.Held || have.state == ownership.Guest) {
-			w.done <- nil // a concurrent call of the same key was granted: both get the same
+			w.done <- w.granted(have) // a concurrent call of the same key was: both get the same
 			continue
 		}
 		got, ok := p.picks(w)
@@ -313,6 +325,14 @@ func (p *iface) serve() {
 	}
 }
 
+// granted says what the hold that another call of the same key got means for the waiter.
+func (w *waiter) granted(have *hold) error {
+	if w.claim.guest && !w.satisfiedBy(have.addrs) {
+		return refuseOther(have)
+	}
+	return nil
+}
+
 // picks finds all that the waiter wants, or says that something is missing.
 func (p *iface) picks(w *waiter) ([]pick, bool) {
 	var got []pick
@@ -324,6 +344,8 @@ func (p *iface) picks(w *waiter) ([]pick, bool) {
 			got = append(got, pick{addr: a})
 		case w.claim.guest && (p.state(u) == ownership.Foreign || p.state(u) == ownership.Unassigning && p.units[u].unsent):
 			got = append(got, pick{addr: a}) // on the ENI already
+		case w.hold.sticky && p.state(u) == ownership.Foreign:
+			got = append(got, pick{addr: a}) // likewise: a StatefulSet has one such pod, and this is it
 		case delegated && p.units[u] == nil:
 			got = append(got, pick{a, via})
 		default:
@@ -359,7 +381,7 @@ func (p *iface) wanted(a netip.Addr) bool {
 // that is under way or cooling could lift it in a waiter's time.
 func (c *class) hopeless() bool {
 	p := c.p
-	if f := c.limit(); f == nil || !f.final || time.Since(f.at) > fullPause {
+	if f := c.limit(); f == nil || !f.final || !f.fresh() {
 		return false
 	}
 	if free, coming := c.stock(); free+coming > 0 || p.count(ownership.Unassigning) > 0 || p.pendingUnknown() > 0 {

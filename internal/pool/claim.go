@@ -16,6 +16,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
+// Patience with whoever has an address that somebody named.
 const (
 	// stickyPatience is how long a StatefulSet's pod waits for the worker that had its address before to give it back,
 	// before it is moved: shorter than the plugins' timeout, so that the move still serves this ADD.
@@ -34,19 +35,21 @@ type claim struct {
 	patience time.Duration // before conflict is acted upon
 }
 
-// claims lists the addresses that somebody named and that are not on the ENI yet, with who wants them. The caller holds
-// n.mu.
-func (p *iface) claims() map[unit]*waiter {
-	wanted := map[unit]*waiter{}
+// nextClaim finds an address that somebody named and that is not on the ENI yet, and who wants it: of several the one
+// whose turn is first. The caller holds n.mu.
+func (p *iface) nextClaim() (u unit, by *waiter) {
 	for _, w := range p.waiters {
+		if by != nil && !w.retry.Before(by.retry) {
+			continue
+		}
 		for _, a := range w.exact {
-			u := single(a)
-			if _, delegated := p.prefixAround(a); !delegated && p.state(u) == ownership.None {
-				wanted[u] = w
+			if p.unassigned(a) {
+				u, by = single(a), w
+				break
 			}
 		}
 	}
-	return wanted
+	return u, by
 }
 
 // claim asks EC2 for one address that a waiter named, and moves it from another ENI where the waiter may and waited long
@@ -55,14 +58,8 @@ func (p *iface) claim(ctx context.Context) {
 	n := p.n
 	before := p.shown(ctx)
 	n.mu.Lock()
-	var u unit
-	var w *waiter
-	for c, by := range p.claims() {
-		if !u.IsValid() || compareUnits(c, u) < 0 {
-			u, w = c, by
-		}
-	}
-	if !u.IsValid() {
+	u, w := p.nextClaim()
+	if w == nil {
 		n.mu.Unlock()
 		return
 	}
@@ -143,7 +140,7 @@ func (p *iface) mayTake(ctx context.Context, u unit, owner eni.ID, w *waiter) er
 
 // fileClaim applies the outcome of a claim. The caller holds n.mu.
 func (p *iface) fileClaim(u unit, w *waiter, err error) {
-	event, give := ownership.Refused, false
+	event, why := ownership.Refused, ""
 	switch {
 	case err == nil:
 		p.result(nil)
@@ -155,19 +152,22 @@ func (p *iface) fileClaim(u unit, w *waiter, err error) {
 	case errors.Is(err, errHeldElsewhere), errors.Is(err, errNotOurs):
 		// Another ENI has it: nothing of ours is in doubt.
 		event = ownership.NotDone
-		give = errors.Is(err, errNotOurs) || w.claim.conflict == attachment.Never
+		if errors.Is(err, errNotOurs) || w.claim.conflict == attachment.Never {
+			why = fmt.Sprintf("address %s is %v; an address that a pod asks for is never taken from another ENI: free it there, or ask for another", name(u), err)
+		}
 	}
 	if lerr := p.applyAll([]unit{u}, event); lerr != nil {
 		p.n.log.Error("cannot record an outcome", "error", lerr)
 	}
 	w.why = fmt.Sprintf("%s: %v", name(u), err)
 	switch {
-	case give:
+	case why != "" && slices.Contains(p.waiters, w): // else it has its answer
 		p.leave(w)
-		w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is %v; an address that a pod asks for is never taken from another ENI: free it there, or ask for another", name(u), err)}
-	case errors.Is(err, errHeldElsewhere):
-		p.w.resume = time.Now().Add(claimInterval)
+		w.done <- &Refusal{Exhausted, why}
+	case errors.Is(err, errHeldElsewhere), errors.Is(err, errNotOurs):
+		w.retry = time.Now().Add(claimInterval) // others go on
 	default:
+		w.retry = time.Now()
 		p.result(err)
 	}
 }
@@ -181,6 +181,11 @@ func (p *iface) blocked() {
 				continue
 			}
 			switch e.state {
+			case ownership.Foreign:
+				if !w.claim.guest && !w.hold.sticky {
+					w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is on %s, but not the agent's: somebody else assigned it; unassign it there, or ask for another", a, p.id)}
+					return true
+				}
 			case ownership.Held, ownership.Guest, ownership.Lost:
 				w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is held by attachment %s on this worker", a, e.key)}
 				return true

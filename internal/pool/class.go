@@ -156,16 +156,10 @@ func (c *class) serves(u unit, e *entry) bool {
 
 // stock counts what could be handed out, and what soon can.
 func (c *class) stock() (free, coming int) {
+	if c.Source == attachment.SourcePrefix {
+		return c.p.delegatedStock(c.V6)
+	}
 	for u, e := range c.p.units {
-		if c.Source == attachment.SourcePrefix && !u.IsSingleIP() && u.Addr().Is6() == c.V6 {
-			switch e.state {
-			case ownership.Free:
-				free += c.p.room(u)
-			case ownership.Assigning:
-				coming += capacity(u)
-			}
-			continue
-		}
 		if !c.serves(u, e) {
 			continue
 		}
@@ -237,11 +231,12 @@ func (c *class) pick() (a netip.Addr, via unit, ok bool) {
 // pickDelegated finds an address in the fullest of the ENI's prefixes that is not full.
 func (p *iface) pickDelegated(v6 bool) (a netip.Addr, via unit, ok bool) {
 	best := -1
+	used := p.used()
 	for u, e := range p.units {
 		if e.state != ownership.Free || u.IsSingleIP() || u.Addr().Is6() != v6 {
 			continue
 		}
-		room := p.room(u)
+		room := capacity(u) - used[u]
 		if room > 0 && (best < 0 || room < best || room == best && compareUnits(u, via) < 0) {
 			best, via = room, u
 		}
@@ -273,15 +268,30 @@ func capacity(u unit) int {
 	return plenty
 }
 
-// room is how many addresses of a delegated prefix are nobody's.
-func (p *iface) room(u unit) int {
-	used := 0
+// used counts the addresses of each delegated prefix that somebody has or had a moment ago.
+func (p *iface) used() map[unit]int {
+	counts := map[unit]int{}
 	for _, e := range p.units {
-		if e.via == u {
-			used++
+		if e.delegated() {
+			counts[e.via]++
 		}
 	}
-	return capacity(u) - used
+	return counts
+}
+
+// delegatedStock counts the addresses of prefixes that could be handed out, and those that soon can.
+func (p *iface) delegatedStock(v6 bool) (free, coming int) {
+	used := p.used()
+	for u, e := range p.units {
+		switch {
+		case u.IsSingleIP() || u.Addr().Is6() != v6:
+		case e.state == ownership.Free:
+			free += capacity(u) - used[u]
+		case e.state == ownership.Assigning:
+			coming += capacity(u)
+		}
+	}
+	return free, coming
 }
 
 // randomIn draws an address of p that the VPC does not keep.

@@ -214,6 +214,9 @@ func (n *Node) file(ifs []eni.Interface, began time.Time) {
 		p.gone = false
 		p.eni = ifs[k]
 		p.fileRead(unitsOf(ifs[k]), began)
+		if ok, why := p.managed(); !ok {
+			p.dismiss(Refusal{NotReady, fmt.Sprintf("%s %s", p, why)})
+		}
 		p.activateByRole()
 		poke(p.wake)
 	}
@@ -226,6 +229,7 @@ func (n *Node) vanish(p *iface) {
 		n.log.Warn("ENI is no longer attached", "eni", p.id)
 	}
 	p.fileRead(nil, time.Now())
+	p.dismiss(Refusal{NotReady, fmt.Sprintf("%s is no longer attached to the worker", p)})
 }
 
 // birthTime is how long after a lost reply to a request by count an address that is new on the ENI is taken for its
@@ -296,7 +300,7 @@ func (p *iface) inUse(u unit, e *entry) bool {
 	case ownership.Held, ownership.Guest, ownership.Lost:
 		return true
 	}
-	return !u.IsSingleIP() && p.room(u) < capacity(u)
+	return !u.IsSingleIP() && p.used()[u] > 0
 }
 
 // meetUnit files a unit that is new on the ENI: the fruit of a request by count whose reply was lost, or a stranger.

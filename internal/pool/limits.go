@@ -40,14 +40,14 @@ func (c *class) failed(err error) {
 
 // limit is what the class met last, if that still stands. The caller holds n.mu.
 func (c *class) limit() *failure {
-	if c.failure != nil && c.failure.slots && c.p.slotsLeft(c.V6) > 0 {
+	if c.failure != nil && c.failure.slots && (c.p.slotsLeft(c.V6) > 0 || len(c.p.idle(c.V6)) > 0) {
 		return nil
 	}
 	return c.failure
 }
 
-// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain. It is not
-// full for long when what takes the slots is about to be adopted.
+// slotsFull notes that every slot of the ENI is taken while somebody waits, by addresses that others have, and refuses
+// those who wait in vain. It is not full for long when what takes the slots is about to be adopted.
 func (c *class) slotsFull(now time.Time) {
 	p := c.p
 	text := fmt.Sprintf("ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free", p, c.slots(), p.n.instance.Type)

@@ -189,7 +189,8 @@ type waiter struct {
 	exact   []netip.Addr // or these
 	claim   claim        // how the exact ones may be got
 	since   time.Time
-	why     string     // what stands in the way of the exact ones
+	retry   time.Time  // when the exact ones are asked for again
+	why     string     // what stands in the way of them
 	done    chan error // buffered; nil when the hold was granted
 }
 
@@ -201,6 +202,9 @@ type failure struct {
 	final  bool // trying again before something changes is of no use
 	slots  bool // it is that the ENI's slots are taken, and ends with that
 }
+
+// fresh reports whether the failure is good for those who come now.
+func (f *failure) fresh() bool { return time.Since(f.at) <= fullPause }
 
 // New makes the node of an instance from what its ledger held, and records what a reboot made of that before anything
 // else is recorded. EC2, metadata and kernel are not asked until [Node.Run].

@@ -36,9 +36,12 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		done:  make(chan error, 1),
 	}
 	n.mu.Lock()
-	if have := n.holds[a.Key]; have != nil && have.state == ownership.Guest && w.satisfiedBy(have.addrs) && n.ifaces[have.eni] != nil {
+	if have := n.holds[a.Key]; have != nil && (have.state == ownership.Guest || have.state == ownership.Held) {
 		defer n.mu.Unlock()
-		return n.allocation(have), nil
+		if !w.satisfiedBy(have.addrs) {
+			return Allocation{}, refuseOther(have)
+		}
+		return n.again(have, a, q)
 	}
 	n.mu.Unlock()
 	q.Requested = addrs
@@ -50,6 +53,11 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		n.forget(got.ENI.ID, addrs) // siblings may know the address by the way it took from elsewhere
 	}
 	return got, err
+}
+
+// refuseOther answers a registration of other addresses than those that the attachment has.
+func refuseOther(have *hold) *Refusal {
+	return &Refusal{Invalid, fmt.Sprintf("attachment %s already holds %v; the runtime must DEL it before it gets other addresses", have.Key, have.addrs)}
 }
 
 // forget deletes what the pods on the ENI know of the addresses as neighbours. A sibling of an address that left holds

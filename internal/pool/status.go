@@ -70,11 +70,12 @@ func (n *Node) Status() Status {
 	for _, p := range n.sorted() {
 		managed, why := p.managed()
 		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: len(p.classes) > 0, Slots: n.limits.SecondarySlots()}
+		used := p.used()
 		for u, x := range p.units {
 			if u.IsSingleIP() {
 				e.Addresses = append(e.Addresses, AddressStatus{u.Addr(), x.state, x.key})
 			} else {
-				e.Prefixes = append(e.Prefixes, PrefixStatus{u, x.state, capacity(u) - p.room(u)})
+				e.Prefixes = append(e.Prefixes, PrefixStatus{u, x.state, used[u]})
 			}
 		}
 		slices.SortFunc(e.Addresses, func(a, b AddressStatus) int { return a.Addr.Compare(b.Addr) })
