@@ -162,6 +162,9 @@ func (n *Node) recognise(found []Found) {
 					}
 				case ownership.None:
 					if !delegated {
+						if p.doubtfulPrefix(addr) {
+							p.carried[single(addr)] = f.Netns
+						}
 						continue
 					}
 				default:
@@ -171,6 +174,16 @@ func (n *Node) recognise(found []Found) {
 			}
 		}
 	}
+}
+
+// doubtfulPrefix reports whether the address is of a prefix that may yet turn out to be ours.
+func (p *iface) doubtfulPrefix(a netip.Addr) bool {
+	for u, e := range p.units {
+		if !u.IsSingleIP() && e.state == ownership.Unknown && u.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // adoptHeld records a hold for whoever lives in the namespace.

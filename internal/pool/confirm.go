@@ -107,11 +107,15 @@ func (p *iface) seen(us []unit) {
 	if err := p.applyAll(us, ownership.Seen); err != nil {
 		p.n.log.Error("cannot record addresses that were seen", "error", err)
 	}
-	for _, u := range us { // a namespace that was found to carry it at the start wins
-		if ns, ok := p.carried[u]; ok && p.n.ports.Namespaces.Look(ns) == Alive {
-			p.n.adoptHeld(p, u.Addr(), ns)
+	for a, ns := range p.carried { // a namespace that was found to carry it at the start wins
+		of := slices.IndexFunc(us, func(u unit) bool { return u.Contains(a.Addr()) })
+		if of < 0 {
+			continue
 		}
-		delete(p.carried, u)
+		if (a == us[of] || p.units[a] == nil) && p.n.ports.Namespaces.Look(ns) == Alive {
+			p.n.adoptHeld(p, a.Addr(), ns)
+		}
+		delete(p.carried, a)
 	}
 	p.serve()
 }
@@ -308,6 +312,10 @@ func (p *iface) meetUnit(u unit, began time.Time) {
 	p.apply(u, ownership.Seen)
 	e := p.units[u]
 	e.seen = began
+	if !u.IsSingleIP() && p.gather(u) > 0 {
+		p.take(u)
+		return
+	}
 	for _, c := range p.classes {
 		if time.Now().Before(c.births) && c.V6 == u.Addr().Is6() && (c.Source == attachment.SourcePrefix) != u.IsSingleIP() {
 			e.source = c.Source
@@ -319,6 +327,19 @@ func (p *iface) meetUnit(u unit, began time.Time) {
 		}
 	}
 	p.n.log.Info("foreign address on the ENI", "eni", p.id, "ip", name(u))
+}
+
+// gather makes the addresses of a prefix its own whose holds were loaded without it: they prove that the prefix is ours,
+// though its record is damaged.
+func (p *iface) gather(u unit) int {
+	n := 0
+	for a, e := range p.units {
+		if a.IsSingleIP() && u.Contains(a.Addr()) && e.key != (attachment.Key{}) {
+			e.via, e.source = u, attachment.SourcePrefix
+			n++
+		}
+	}
+	return n
 }
 
 // matchHolds brings the holds into line with their addresses after a read: lost, found again, or cooled on an ENI that

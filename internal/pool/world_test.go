@@ -265,6 +265,12 @@ func (b *book) setFull(full bool) {
 	b.full = full
 }
 
+func (b *book) value(key string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.kept[key])
+}
+
 func (b *book) records() []pool.Record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
