@@ -37,6 +37,9 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	if err := n.awaitReady(ctx); err != nil {
 		return Allocation{}, err
 	}
+	if err := n.succeed(a); err != nil {
+		return Allocation{}, err
+	}
 	h := &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive}
 
 	n.mu.Lock()
@@ -47,11 +50,11 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	n.mu.Unlock()
 	w := &waiter{hold: h, exact: q.Requested, claim: claim{source: sourceNamed, conflict: attachment.Never}, done: make(chan error, 1)}
 	if q.Sticky != nil {
-		addr, err := n.ordinalAddress(ctx, a.Pod, q)
+		addrs, err := n.ordinalAddresses(ctx, a.Pod, q)
 		if err != nil {
 			return Allocation{}, err
 		}
-		h.sticky, w.exact = true, []netip.Addr{addr}
+		h.sticky, w.exact = true, addrs
 		w.claim = claim{source: sourceNamed, conflict: attachment.Reassign, patience: stickyPatience}
 	}
 	if err := n.place(ctx, w, q); err != nil {

@@ -54,11 +54,11 @@ func (p *iface) doubtful() (at time.Time, ok bool) {
 				due = early
 			}
 		case ownership.Unknown, ownership.Unassigning:
-		case ownership.Held, ownership.Guest:
+		case ownership.Held, ownership.Guest, ownership.Cooling:
 			if a.missing.IsZero() {
 				continue
 			}
-			due = a.missing.Add(lossInterval)
+			due = later(settled, a.missing.Add(lossInterval))
 		case ownership.Lost:
 			due = later(settled, p.n.described.Add(settleTime<<min(p.w.regained, 6)))
 		default:
@@ -246,7 +246,7 @@ func unitsOf(i eni.Interface) []unit {
 }
 
 // fileRead applies what EC2 showed on the ENI. A unit that is absent is believed to be gone only if the read began when
-// our last write must have settled, and what is held only after two such reads.
+// our last write must have settled, and what is held only when a read before did not show it either.
 func (p *iface) fileRead(present []unit, began time.Time) {
 	var seen, unseen []unit
 	for _, u := range present {
@@ -271,16 +271,15 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 		}
 	}
 	for u, e := range p.units {
-		if e.delegated() || e.asking || slices.Contains(present, u) || began.Before(e.written.Add(settleTime)) {
+		if e.delegated() || e.asking || slices.Contains(present, u) {
 			continue
 		}
-		if p.inUse(u, e) {
-			if e.missing.IsZero() {
-				e.missing = began
-			}
-			if began.Sub(e.missing) < lossInterval {
-				continue
-			}
+		used := p.inUse(u, e)
+		if e.missing.IsZero() && (used || e.state == ownership.Cooling) {
+			e.missing = began // and a read that may decide follows
+		}
+		if began.Before(e.written.Add(settleTime)) || used && began.Sub(e.missing) < lossInterval {
+			continue
 		}
 		unseen = append(unseen, u)
 	}

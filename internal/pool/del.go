@@ -85,6 +85,36 @@ func (p *iface) has(h *hold, s ownership.State) bool {
 	return slices.ContainsFunc(h.addrs, func(a netip.Addr) bool { return p.state(single(a)) == s })
 }
 
+// succeed releases what an earlier sandbox of the same pod holds on the same network and interface, if its namespace is
+// gone: its DEL was lost, and a sandbox that is made over and over must not take an address each time. Where more than half
+// of the namespaces vanish at once the janitor looks twice; here the pod's next sandbox says the same as its eyes.
+func (n *Node) succeed(a attachment.Attachment) error {
+	if a.Pod == (attachment.Pod{}) {
+		return nil // only the container is known
+	}
+	earlier := n.snapshot(func(h *hold) bool {
+		return h.Pod == a.Pod && h.IfName == a.IfName && h.Network == a.Network && h.Key != a.Key && h.state != ownership.Cooling && h.visible
+	})
+	for _, h := range earlier {
+		if h.Netns.Path == "" || n.ports.Namespaces.Look(h.Netns) != Gone {
+			continue
+		}
+		if elsewhere, err := n.ports.Namespaces.Elsewhere([]attachment.Netns{h.Netns}); err != nil || len(elsewhere) > 0 {
+			continue
+		}
+		n.mu.Lock()
+		var err error
+		if now := n.holds[h.Key]; now != nil && now.Netns == h.Netns && now.state == h.state {
+			err = n.release(now, "its pod has another sandbox, and its network namespace is gone")
+		}
+		n.mu.Unlock()
+		if err != nil {
+			return &Refusal{NotReady, err.Error()}
+		}
+	}
+	return nil
+}
+
 // buried does what a tombstone of the key asks for, so that an ADD does not find a hold that was deleted while no
 // agent listened.
 func (n *Node) buried(key attachment.Key) error {

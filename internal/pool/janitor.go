@@ -23,6 +23,7 @@ func (n *Node) janitor(ctx context.Context) {
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.cool()
+		n.forgetStrays()
 		t := time.NewTimer(min(time.Until(next), n.untilCooled()))
 		select {
 		case <-t.C:
@@ -67,10 +68,15 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 	p := n.ifaces[h.eni]
 	if carried {
 		n.log.Warn("released address is still on an interface of the pod's namespace; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
-		h.deadline = time.Now().Add(n.cfg.Cooldown)
+		h.deadline = time.Now().Add(n.cooldown(h))
 		for _, a := range h.addrs {
 			p.apply(single(a), ownership.Carried)
 		}
+		return
+	}
+	missed := func(a netip.Addr) bool { e := p.units[single(a)]; return e != nil && !e.missing.IsZero() }
+	if p != nil && !p.gone && slices.ContainsFunc(h.addrs, missed) {
+		h.deadline = time.Now().Add(slowConfirmInterval) // the last read did not show it here: the next one decides
 		return
 	}
 	if err := n.ports.Ledger.Put(Record{Key: holdKey(h.Key)}); err != nil {
@@ -87,9 +93,20 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 			p.apply(single(a), ownership.Cooled)
 		}
 	}
+	if h.sticky { // who waits for it here asks EC2 for it, like every other worker: it may be elsewhere already
+		p.sendBack(slices.DeleteFunc(singles(h.addrs), func(u unit) bool { return p.units[u] == nil || p.state(u) != ownership.Free }))
+	}
 	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
 	p.serve()
 	poke(p.wake)
+}
+
+// cooldown is how long a released address that a namespace still carries is kept before the next look.
+func (n *Node) cooldown(h *hold) time.Duration {
+	if h.sticky {
+		return min(n.cfg.Cooldown, stickyPause)
+	}
+	return n.cfg.Cooldown
 }
 
 func (n *Node) carries(ns attachment.Netns, addrs []netip.Addr) bool {

@@ -67,11 +67,13 @@ func (c *class) slotsFull(now time.Time) {
 	p.refuse()
 }
 
-func (c *class) slots() int {
-	if c.V6 {
-		return c.p.n.limits.IPv6PerInterface
+func (c *class) slots() int { return c.p.slots(c.V6) }
+
+func (p *iface) slots(v6 bool) int {
+	if v6 {
+		return p.n.limits.IPv6PerInterface
 	}
-	return c.p.n.limits.SecondarySlots()
+	return p.n.limits.SecondarySlots()
 }
 
 // word turns an error into what the user should know: the limit and the remedy.

@@ -160,6 +160,7 @@ type iface struct {
 	recent  map[unit]time.Time        // left us lately: reads may still show them here
 	carried map[unit]attachment.Netns // what a namespace carried at the start though it was in doubt
 	waiters []*waiter
+	strays  []netip.Addr // that other pods may look for in the wrong place: see [Node.forgetStrays]
 
 	wake chan struct{}
 	w    worker

@@ -315,11 +315,23 @@ func (p *iface) sendUnassign(ctx context.Context, us []unit, again bool) {
 	}
 	p.result(err)
 	n.log.Info("addresses given back", "eni", p.id, "ips", names(us), "outcome", outcome(err))
+	if errors.Is(err, eni.ErrNotAssigned) { // not here, though it takes a read to tell which of several
+		p.strays = append(p.strays, addrsOf(us)...)
+		poke(n.tick)
+	}
 	p.serve()
 	n.mu.Unlock()
-	if err == nil {
-		n.forget(p.id, addrsOf(us))
+}
+
+// sendBack has free units go back to EC2 next. The caller holds n.mu.
+func (p *iface) sendBack(us []unit) {
+	if err := p.applyAll(us, ownership.Unassign); err != nil {
+		p.n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
 	}
+	for _, u := range us {
+		p.units[u].unsent = true
+	}
+	poke(p.wake)
 }
 
 // alike are the units that go into one call with the first: of its family, and addresses or prefixes.
@@ -356,6 +368,12 @@ func (p *iface) regain(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
 	lost := slices.DeleteFunc(p.inState(ownership.Lost), func(u unit) bool { return p.units[u].delegated() })
+	sticky := map[unit]hold{}
+	for _, u := range lost {
+		if h := n.holds[p.units[u].key]; h != nil && h.sticky {
+			sticky[u] = *h
+		}
+	}
 	n.mu.Unlock()
 	var err error
 	var owners map[netip.Addr]eni.ID
@@ -364,7 +382,12 @@ func (p *iface) regain(ctx context.Context) {
 	}
 	var free []unit
 	if err == nil {
-		free = p.begin(lost, func(u unit) bool { _, owned := owners[u.Addr()]; return !owned })
+		nobodys := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool {
+			_, owned := owners[u.Addr()]
+			h, isSticky := sticky[u]
+			return owned || isSticky && n.replaced(ctx, h)
+		})
+		free = p.begin(nobodys)
 	}
 	for rest := free; len(rest) > 0; { // one call takes one family
 		batch := alike(rest)
@@ -381,11 +404,11 @@ func (p *iface) regain(ctx context.Context) {
 	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
 }
 
-// begin notes that EC2 is about to be asked for those of the lost units that match and are still lost, and returns them.
-func (p *iface) begin(lost []unit, match func(unit) bool) []unit {
+// begin notes that EC2 is about to be asked for those of the units that are still lost, and returns them.
+func (p *iface) begin(lost []unit) []unit {
 	p.n.mu.Lock()
 	defer p.n.mu.Unlock()
-	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return !match(u) || p.state(u) != ownership.Lost })
+	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return p.state(u) != ownership.Lost })
 	p.asking(us)
 	return us
 }
