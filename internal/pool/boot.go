@@ -132,14 +132,24 @@ func (p *iface) installHold(h *hold, now time.Time) {
 	}
 }
 
-// activateByRole makes an ENI active whose subnet has a reservation for the pool: the tag is the invitation.
+// activateByRole makes an ENI active whose subnet has a reservation for the pool: the tag is the invitation, to addresses
+// of the reservation's family.
 func (p *iface) activateByRole() {
-	invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool {
-		return r.Role() == eni.RolePool && r.Type == eni.Explicit && r.CIDR.Addr().Is4()
-	})
-	if ok, _ := p.managed(); ok && invited && len(p.classes) == 0 {
-		p.class(kind{Source: attachment.SourceReservation})
-		p.n.log.Info("ENI active by its reservation's tag", "eni", p.id)
+	if ok, _ := p.managed(); !ok {
+		return
+	}
+	for _, v6 := range []bool{false, true} {
+		invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool {
+			return r.Role() == eni.RolePool && r.Type == eni.Explicit && r.CIDR.Addr().Is6() == v6
+		})
+		active := false
+		for _, c := range p.classes {
+			active = active || c.V6 == v6
+		}
+		if invited && !active {
+			c := p.class(kind{V6: v6, Source: attachment.SourceReservation})
+			p.n.log.Info("ENI active by its reservation's tag", "eni", p.id, "class", c.String())
+		}
 	}
 }
 

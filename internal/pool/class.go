@@ -41,8 +41,17 @@ func kindsOf(q attachment.Query) []kind {
 		if kinds[i].Source == attachment.SourceReservation {
 			kinds[i].ReservationTags, kinds[i].Ranges, kinds[i].Exclude = q.ReservationTags, q.Ranges, q.Exclude
 		}
+		kinds[i] = kinds[i].ofFamily()
 	}
 	return kinds
+}
+
+// ofFamily drops the ranges that say nothing of the kind's family.
+func (k kind) ofFamily() kind {
+	other := func(r attachment.Range) bool { return r.From.Is6() != k.V6 }
+	k.Ranges = slices.DeleteFunc(slices.Clone(k.Ranges), other)
+	k.Exclude = slices.DeleteFunc(slices.Clone(k.Exclude), other)
+	return k
 }
 
 // key is the kind in a form that can be compared and kept in the ledger. JSON sorts the keys of maps.
@@ -294,19 +303,15 @@ func (p *iface) delegatedStock(v6 bool) (free, coming int) {
 	return free, coming
 }
 
-// randomIn draws an address of p that the VPC does not keep.
-func (p *iface) randomIn(r netip.Prefix) netip.Addr {
-	for {
-		b := r.Masked().Addr().As16()
-		for bit := r.Bits(); bit < 128; bit++ {
-			if rand.N(2) == 1 {
-				b[bit/8] |= 1 << (7 - bit%8)
-			}
-		}
-		if a := netip.AddrFrom16(b); !p.spoken(a) {
-			return a
+// randomIn draws an IPv6 address of the prefix.
+func randomIn(r netip.Prefix) netip.Addr {
+	b := r.Masked().Addr().As16()
+	for bit := r.Bits(); bit < 128; bit++ {
+		if rand.N(2) == 1 {
+			b[bit/8] |= 1 << (7 - bit%8)
 		}
 	}
+	return netip.AddrFrom16(b)
 }
 
 func (c *class) String() string {

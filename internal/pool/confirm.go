@@ -19,6 +19,9 @@ import (
 // nextConfirm is when the ENI should be looked at because some of its addresses are in doubt.
 func (p *iface) nextConfirm() (at time.Time, pending bool) {
 	interval := slowConfirmInterval
+	for _, c := range p.classes {
+		pending = pending || p.n.described.Before(c.birthRead())
+	}
 	for _, a := range p.units {
 		switch a.state {
 		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
@@ -38,7 +41,7 @@ func (p *iface) nextConfirm() (at time.Time, pending bool) {
 // has covered yet. The caller holds n.mu.
 func (p *iface) doubtful() (at time.Time, ok bool) {
 	for _, c := range p.classes {
-		if due := c.births.Add(-birthTime / 2); !c.births.IsZero() && p.n.described.Before(due) {
+		if due := c.birthRead(); p.n.described.Before(due) && (!ok || due.Before(at)) {
 			at, ok = due, true
 		}
 	}
@@ -239,6 +242,14 @@ func (n *Node) vanish(p *iface) {
 // birthTime is how long after a lost reply to a request by count an address that is new on the ENI is taken for its
 // fruit: nobody else has a reason to assign to an ENI that is ours.
 const birthTime = 2 * settleTime
+
+// birthRead is from when on a read shows what a request by count brought whose reply was lost; zero without one.
+func (c *class) birthRead() time.Time {
+	if c.births.IsZero() {
+		return time.Time{}
+	}
+	return c.births.Add(-birthTime / 2)
+}
 
 // unitsOf lists what an ENI has besides its primary address.
 func unitsOf(i eni.Interface) []unit {

@@ -110,7 +110,7 @@ func (n *Node) loadKind(key string, value json.RawMessage) {
 		n.log.Warn("ledger record not understood", "key", activePrefix+key, "error", err)
 		return
 	}
-	n.wasActive[eni.ID(id)] = append(n.wasActive[eni.ID(id)], k)
+	n.wasActive[eni.ID(id)] = append(n.wasActive[eni.ID(id)], k.ofFamily())
 }
 
 func (n *Node) loadHold(r Record, event ownership.Event) {

@@ -6,6 +6,7 @@ package pool
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -151,6 +152,7 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 	}
 	if next != e.state {
 		if next == ownership.None && (event == ownership.Unassigned || event == ownership.Unseen) {
+			maps.DeleteFunc(p.recent, func(_ unit, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
 			p.recent[u] = time.Now() // reads may still show it here
 		}
 		if event != ownership.Release { // who has it changes nothing about where it was seen
