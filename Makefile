@@ -60,10 +60,12 @@ mutants: build test-tools ## Break the agent on purpose, one fault at a time: th
 ##@ More
 
 .PHONY: bench
-bench: build test-tools ## vpcipam beside the reference IPAM plugins in one table, then the Go benchmarks
+bench: FORMAT ?= table
+bench: build test-tools ## The plugins beside those of others: times, failures, EC2 calls, memory; then the Go benchmarks (FORMAT=json: without)
 	@$(STATIC) -o .cache/ ./test/bench ./test/bench/idle
-	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" .cache/bench
-	@go test -run '^$$' -bench . -benchmem ./...
+	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
+		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/bench -vm "$(CURDIR)/.cache/vm" -o $(FORMAT)
+	@[[ $(FORMAT) == json ]] || go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: simulate
 simulate: WORKERS ?= 50,500,5000

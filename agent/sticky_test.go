@@ -48,16 +48,16 @@ clusters: [{name: c, cluster: {server: %q}}]
 		env       []string
 		pod, want string
 	}{
-		"its address":              {[]string{"KUBECONFIG=" + kubeconfig}, "db-3", "10.71.1.83/24"},
-		"not a StatefulSet's":      {[]string{"KUBECONFIG=" + kubeconfig}, "loner", `pod prod/loner belongs to StatefulSet "", not "db"`},
-		"unknown to the API":       {[]string{"KUBECONFIG=" + kubeconfig}, "db-4", "ask the Kubernetes API about pod prod/db-4"},
+		"its address":              {[]string{"KUBECONFIG=" + kubeconfig}, "db-3", "10.71.1.35/24"},
+		"not a StatefulSet's":      {[]string{"KUBECONFIG=" + kubeconfig}, "loner", `pod prod/loner belongs to no StatefulSet`},
+		"unknown to the API":       {[]string{"KUBECONFIG=" + kubeconfig}, "db-4", `ask the Kubernetes API whose pod it is: get pod prod/db-4: `},
 		"without a Kubernetes API": {nil, "db-3", "the agent has no access to the Kubernetes API"},
 	}
 	for name, tc := range tests {
 		d := started(t, running, running.IMDSURL["worker-1"], tc.env...)
 		query := onIndex(1)
 		query.Sticky = &attachment.Sticky{StatefulSet: "db"}
-		r, err := attachment.ParseRange("10.71.1.80/30")
+		r, err := attachment.ParseRange("10.71.1.32/30")
 		if err != nil {
 			t.Fatal(err)
 		}

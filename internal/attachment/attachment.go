@@ -6,7 +6,10 @@
 package attachment
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
+	"math/bits"
 	"net/netip"
 	"strings"
 
@@ -120,6 +123,42 @@ func ParseRange(s string) (Range, error) {
 // Contains reports whether a lies in the range.
 func (r Range) Contains(a netip.Addr) bool {
 	return a.BitLen() == r.From.BitLen() && !a.Less(r.From) && !r.To.Less(a)
+}
+
+// Nth is the n-th address of the ranges one after the other, the first being number 0. ok is false when they have fewer.
+func Nth(ranges []Range, n uint64) (a netip.Addr, ok bool) {
+	for _, r := range ranges {
+		last := r.last()
+		if n <= last {
+			return r.from(n), true
+		}
+		n -= last + 1
+	}
+	return netip.Addr{}, false
+}
+
+// last is the number of the last address, or the greatest number when that is beyond it.
+func (r Range) last() uint64 {
+	from, to := r.From.As16(), r.To.As16()
+	low, borrow := bits.Sub64(binary.BigEndian.Uint64(to[8:]), binary.BigEndian.Uint64(from[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(to[:8]), binary.BigEndian.Uint64(from[:8]), borrow)
+	if high > 0 {
+		return math.MaxUint64
+	}
+	return low
+}
+
+// from is the n-th address.
+func (r Range) from(n uint64) netip.Addr {
+	b := r.From.As16()
+	low, carry := bits.Add64(binary.BigEndian.Uint64(b[8:]), n, 0)
+	binary.BigEndian.PutUint64(b[8:], low)
+	binary.BigEndian.PutUint64(b[:8], binary.BigEndian.Uint64(b[:8])+carry)
+	a := netip.AddrFrom16(b)
+	if r.From.Is4() {
+		return a.Unmap()
+	}
+	return a
 }
 
 func (r Range) String() string {

@@ -53,3 +53,39 @@ func FuzzParseRange(f *testing.F) {
 		}
 	})
 }
+
+func TestNthCountsThroughTheRanges(t *testing.T) {
+	tests := []struct {
+		name   string
+		ranges []string
+		n      uint64
+		want   string // "" for none
+	}{
+		{"first", []string{"10.10.1.64/28"}, 0, "10.10.1.64"},
+		{"last", []string{"10.10.1.64/28"}, 15, "10.10.1.79"},
+		{"beyond", []string{"10.10.1.64/28"}, 16, ""},
+		{"in the second", []string{"10.10.1.64/31", "10.10.2.9"}, 2, "10.10.2.9"},
+		{"beyond both", []string{"10.10.1.64/31", "10.10.2.9"}, 3, ""},
+		{"over a byte", []string{"10.10.1.250-10.10.2.9"}, 8, "10.10.2.2"},
+		{"an int32 in IPv6", []string{"2001:db8::ffff:ffff:ffff:0/112"}, 1 << 15, "2001:db8::ffff:ffff:ffff:8000"},
+		{"over 64 bits", []string{"2001:db8::ffff:ffff:ffff:ffff-2001:db8:0:1::5"}, 2, "2001:db8:0:1::1"},
+		{"in more than can be counted", []string{"2001:db8::/32", "10.10.1.1"}, 1 << 31, "2001:db8::8000:0"},
+		{"nowhere", nil, 0, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var ranges []Range
+			for _, s := range tt.ranges {
+				r, err := ParseRange(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ranges = append(ranges, r)
+			}
+			a, ok := Nth(ranges, tt.n)
+			if ok != (tt.want != "") || ok && a != netip.MustParseAddr(tt.want) {
+				t.Errorf("got %s, %t; want %q", a, ok, tt.want)
+			}
+		})
+	}
+}

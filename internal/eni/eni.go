@@ -77,6 +77,33 @@ const (
 	TagNoManage = "node.k8s.amazonaws.com/no_manage"
 )
 
+// Tags that say whose cluster an ENI is: the Amazon VPC CNI sets the first, and the name of a cluster ends the second.
+// https://github.com/aws/amazon-vpc-cni-k8s#cluster_name,
+// https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
+const (
+	tagClusterName  = "cluster.k8s.amazonaws.com/name"
+	tagClusterOwned = "kubernetes.io/cluster/"
+)
+
+// SameCluster reports whether another ENI's tags say that it is of the cluster that our ENI's tags name. Where ours name
+// none, every other is.
+func SameCluster(ours, other map[string]string) bool {
+	mine, theirs := clusters(ours), clusters(other)
+	return len(mine) == 0 || slices.ContainsFunc(mine, func(c string) bool { return slices.Contains(theirs, c) })
+}
+
+func clusters(tags map[string]string) []string {
+	var names []string
+	for k, v := range tags {
+		if k == tagClusterName {
+			names = append(names, v)
+		} else if name, ok := strings.CutPrefix(k, tagClusterOwned); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Values of [TagRole].
 const (
 	RolePool   = "pool"   // feeds every pool ENI of its subnet, without waiting for a first pod

@@ -21,10 +21,8 @@ type Allocation struct {
 	Subnet    eni.Subnet
 	Link      attachment.Link // zero when the host has no link for the ENI
 	Addresses []netip.Prefix  // with the subnet's prefix length
-	// Fresh is true when this call took the addresses, so that [Node.Undelivered] may give them back.
-	Fresh bool
-	// Again is true when the attachment's pod had them before and got them back out of the cooldown.
-	Again bool
+
+	hold *hold // for [Node.Undelivered]
 }
 
 // Add gives the attachment addresses. It is idempotent: an attachment that already holds some gets the same ones. With
@@ -39,6 +37,9 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	if err := n.awaitReady(ctx); err != nil {
 		return Allocation{}, err
 	}
+	if err := n.succeed(a); err != nil {
+		return Allocation{}, err
+	}
 	h := &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive}
 
 	n.mu.Lock()
@@ -49,11 +50,11 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	n.mu.Unlock()
 	w := &waiter{hold: h, exact: q.Requested, claim: claim{source: sourceNamed, conflict: attachment.Never}, done: make(chan error, 1)}
 	if q.Sticky != nil {
-		addr, err := n.ordinalAddress(ctx, a.Pod, q)
+		addrs, err := n.ordinalAddresses(ctx, a.Pod, q)
 		if err != nil {
 			return Allocation{}, err
 		}
-		h.sticky, w.exact = true, []netip.Addr{addr}
+		h.sticky, w.exact = true, addrs
 		w.claim = claim{source: sourceNamed, conflict: attachment.Reassign, patience: stickyPatience}
 	}
 	if err := n.place(ctx, w, q); err != nil {
@@ -107,9 +108,11 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 		}
 	}
 	h.link = p.hangsOn(q)
-	if old := n.cooling(h.Attachment); old != nil && old.eni == p.id && w.satisfiedBy(old.addrs) {
-		defer n.mu.Unlock()
-		return n.rehold(p, old, h)
+	for _, old := range n.cooling(h.Attachment) {
+		if old.eni == p.id && w.satisfiedBy(old.addrs) {
+			defer n.mu.Unlock()
+			return n.rehold(p, old, h)
+		}
 	}
 	w.since = time.Now()
 	p.waiters = append(p.waiters, w)
@@ -158,16 +161,14 @@ func (n *Node) wait(ctx context.Context, p *iface, w *waiter) (Allocation, error
 	if have == nil || have.state != ownership.Held && have.state != ownership.Guest {
 		return Allocation{}, &Refusal{NotReady, fmt.Sprintf("attachment %s was deleted while its ADD waited", w.hold.Key)}
 	}
-	got := n.allocation(have)
-	got.Fresh = true
-	return got, nil
+	return n.allocation(have), nil
 }
 
 // tooLate words why a waiter got nothing in time.
 func (p *iface) tooLate(w *waiter) error {
 	for _, c := range w.classes {
-		if free, _ := c.stock(); free == 0 && c.failure != nil {
-			return &Refusal{c.failure.reason, c.failure.text}
+		if free, _ := c.stock(); free == 0 && c.limit() != nil {
+			return &Refusal{c.limit().reason, c.limit().text}
 		}
 	}
 	if w.why != "" {
@@ -181,6 +182,14 @@ func (p *iface) leave(w *waiter) {
 	p.waiters = slices.DeleteFunc(p.waiters, func(x *waiter) bool { return x == w })
 }
 
+// dismiss refuses all who wait. The caller holds n.mu.
+func (p *iface) dismiss(r Refusal) {
+	for _, w := range p.waiters {
+		w.done <- &r
+	}
+	p.waiters = nil
+}
+
 // grant records the hold and gives it the addresses, which are free. On a ledger that cannot be written they stay
 // free: an allocation that a restart would forget is none. The caller holds n.mu.
 func (n *Node) grant(p *iface, w *waiter, got []pick) error {
@@ -192,10 +201,31 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 	for _, g := range got {
 		h.addrs = append(h.addrs, g.addr)
 	}
-	recs := []Record{h.record()}
+	if err := n.enter(h); err != nil {
+		return err
+	}
+	for _, g := range got {
+		if g.via.IsValid() {
+			p.units[single(g.addr)] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: g.via}
+		}
+		if event == ownership.Hold && p.state(single(g.addr)) == ownership.Foreign {
+			p.apply(single(g.addr), ownership.Adopt)
+			p.units[single(g.addr)].source = w.claim.source
+		}
+		p.apply(single(g.addr), event)
+		p.units[single(g.addr)].key = h.Key
+	}
+	n.log.Info("address "+h.state.String(), "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
+		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)
+	return nil
+}
+
+// enter records a new hold and files it under its key. What cools under that key goes on cooling under a name of its
+// own: else nothing would end its cooldown. The caller holds n.mu.
+func (n *Node) enter(h *hold, with ...Record) error {
+	recs := append([]Record{h.record()}, with...)
 	var moved *hold
 	if old := n.holds[h.Key]; old != nil && old.state == ownership.Cooling {
-		// The key's own record is overwritten, so what cooled under it goes on cooling under a name of its own.
 		aside := *old
 		aside.ContainerID += "~" + old.addrs[0].String()
 		moved = &aside
@@ -204,30 +234,39 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 	if err := n.ports.Ledger.Put(recs...); err != nil {
 		return &Refusal{NotReady, fmt.Sprintf("cannot record the allocation of %v: %v; free space in the agent's state directory", h.addrs, err)}
 	}
-	if moved != nil {
-		n.holds[moved.Key] = moved
-	}
-	for _, g := range got {
-		if g.via.IsValid() {
-			p.units[single(g.addr)] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: g.via}
-		}
-		p.apply(single(g.addr), event)
-		p.units[single(g.addr)].key = h.Key
-	}
 	n.holds[h.Key] = h
-	n.log.Info("address "+h.state.String(), "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
-		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)
+	if moved == nil {
+		return nil
+	}
+	n.holds[moved.Key] = moved
+	if p := n.ifaces[moved.eni]; p != nil {
+		for _, a := range moved.addrs {
+			if e := p.units[single(a)]; e != nil {
+				e.key = moved.Key
+			}
+		}
+	}
 	return nil
 }
 
-// cooling finds the hold that the same pod, interface and network gave back. The caller holds n.mu.
-func (n *Node) cooling(a attachment.Attachment) *hold {
+// cooling lists the holds that the same pod, interface and network gave back, that of the very sandbox first. The caller
+// holds n.mu.
+func (n *Node) cooling(a attachment.Attachment) []*hold {
+	var found []*hold
 	for _, h := range n.holds {
 		if h.state == ownership.Cooling && h.IfName == a.IfName && identity(h.Attachment) == identity(a) {
-			return h
+			found = append(found, h)
 		}
 	}
-	return nil
+	slices.SortFunc(found, func(x, y *hold) int {
+		if own := (y.Key == a.Key) != (x.Key == a.Key); own && x.Key == a.Key {
+			return -1
+		} else if own {
+			return 1
+		}
+		return y.deadline.Compare(x.deadline)
+	})
+	return found
 }
 
 // identity is what stays the same when a sandbox is made again. Outside Kubernetes only the container is known.
@@ -241,24 +280,22 @@ func identity(a attachment.Attachment) attachment.Attachment {
 
 // rehold gives a pod its cooling addresses back under its new attachment. The caller holds n.mu.
 func (n *Node) rehold(p *iface, old, h *hold) (Allocation, error) {
-	h.eni, h.addrs, h.state, h.uptime = old.eni, old.addrs, ownership.Held, n.cfg.Uptime()
-	recs := []Record{h.record()}
-	if old.Key != h.Key {
-		recs = append(recs, Record{Key: holdKey(old.Key)})
-	}
-	if err := n.ports.Ledger.Put(recs...); err != nil {
-		return Allocation{}, &Refusal{NotReady, fmt.Sprintf("cannot record the allocation of %v: %v; free space in the agent's state directory", h.addrs, err)}
-	}
+	h.eni, h.addrs, h.state, h.uptime, h.again = old.eni, old.addrs, ownership.Held, n.cfg.Uptime(), true
 	delete(n.holds, old.Key)
-	n.holds[h.Key] = h
+	var with []Record
+	if old.Key != h.Key {
+		with = append(with, Record{Key: holdKey(old.Key)})
+	}
+	if err := n.enter(h, with...); err != nil {
+		n.holds[old.Key] = old
+		return Allocation{}, err
+	}
 	for _, a := range h.addrs {
 		p.apply(single(a), ownership.Rehold)
 		p.units[single(a)].key = h.Key
 	}
 	n.log.Info("address held again", "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName)
-	got := n.allocation(h)
-	got.Fresh, got.Again = true, true
-	return got, nil
+	return n.allocation(h), nil
 }
 
 // pick is an address to hand out, and the delegated prefix that it lies in, if any.
@@ -273,7 +310,7 @@ func (p *iface) serve() {
 	var stay []*waiter
 	for _, w := range p.waiters {
 		if have := p.n.holds[w.hold.Key]; have != nil && (have.state == ownership.Held || have.state == ownership.Guest) {
-			w.done <- nil // a concurrent call of the same key was granted: both get the same
+			w.done <- w.granted(have) // a concurrent call of the same key was: both get the same
 			continue
 		}
 		got, ok := p.picks(w)
@@ -291,6 +328,14 @@ func (p *iface) serve() {
 	}
 }
 
+// granted says what the hold that another call of the same key got means for the waiter.
+func (w *waiter) granted(have *hold) error {
+	if w.claim.guest && !w.satisfiedBy(have.addrs) {
+		return refuseOther(have)
+	}
+	return nil
+}
+
 // picks finds all that the waiter wants, or says that something is missing.
 func (p *iface) picks(w *waiter) ([]pick, bool) {
 	var got []pick
@@ -302,6 +347,8 @@ func (p *iface) picks(w *waiter) ([]pick, bool) {
 			got = append(got, pick{addr: a})
 		case w.claim.guest && (p.state(u) == ownership.Foreign || p.state(u) == ownership.Unassigning && p.units[u].unsent):
 			got = append(got, pick{addr: a}) // on the ENI already
+		case w.hold.sticky && p.state(u) == ownership.Foreign:
+			got = append(got, pick{addr: a}) // likewise: a StatefulSet has one such pod, and this is it
 		case delegated && p.units[u] == nil:
 			got = append(got, pick{a, via})
 		default:
@@ -337,7 +384,7 @@ func (p *iface) wanted(a netip.Addr) bool {
 // that is under way or cooling could lift it in a waiter's time.
 func (c *class) hopeless() bool {
 	p := c.p
-	if c.failure == nil || !c.failure.final || time.Since(c.failure.at) > fullPause {
+	if f := c.limit(); f == nil || !f.final || !f.fresh() {
 		return false
 	}
 	if free, coming := c.stock(); free+coming > 0 || p.count(ownership.Unassigning) > 0 || p.pendingUnknown() > 0 {
@@ -365,10 +412,11 @@ func (p *iface) refuse() {
 	})
 }
 
-// allocation words a hold. The caller holds n.mu.
+// allocation is an answer that gives out a hold. The caller holds n.mu.
 func (n *Node) allocation(h *hold) Allocation {
 	p := n.ifaces[h.eni]
-	got := Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link}
+	h.told++
+	got := Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link, hold: h}
 	for _, a := range h.addrs {
 		got.Addresses = append(got.Addresses, netip.PrefixFrom(a, p.subnetAround(a).Bits()))
 	}
@@ -385,21 +433,21 @@ func (p *iface) subnetAround(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// Undelivered takes back what a call of [Node.Add] gave when its answer could not be delivered: nobody knows of it, so
-// it is free at once, unless it came out of a cooldown, which it then goes through again. An allocation that an
-// earlier call had delivered stays.
+// Undelivered says that an answer of [Node.Add] or [Node.Register] could not be delivered. When no other answer gave the
+// same addresses out, nobody knows of them: they are free at once, unless they came out of a cooldown, which they then go
+// through again.
 func (n *Node) Undelivered(key attachment.Key, got Allocation) {
-	if !got.Fresh {
-		return
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h := n.holds[key]
-	if h == nil || h.state != ownership.Held && h.state != ownership.Guest {
+	if h == nil || h != got.hold {
+		return // deleted meanwhile, and perhaps added anew
+	}
+	if h.told--; h.told > 0 || h.state != ownership.Held && h.state != ownership.Guest {
 		return
 	}
 	p := n.ifaces[h.eni]
-	if got.Again || p == nil || h.state == ownership.Guest {
+	if h.again || p == nil || h.state == ownership.Guest {
 		if err := n.release(h, "the answer could not be delivered"); err != nil {
 			n.log.Error("cannot record that an allocation was not delivered; it stays until its namespace goes", "error", err)
 		}

@@ -132,14 +132,24 @@ func (p *iface) installHold(h *hold, now time.Time) {
 	}
 }
 
-// activateByRole makes an ENI active whose subnet has a reservation for the pool: the tag is the invitation.
+// activateByRole makes an ENI active whose subnet has a reservation for the pool: the tag is the invitation, to addresses
+// of the reservation's family.
 func (p *iface) activateByRole() {
-	invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool {
-		return r.Role() == eni.RolePool && r.Type == eni.Explicit && r.CIDR.Addr().Is4()
-	})
-	if ok, _ := p.managed(); ok && invited && len(p.classes) == 0 {
-		p.class(kind{Source: attachment.SourceReservation})
-		p.n.log.Info("ENI active by its reservation's tag", "eni", p.id)
+	if ok, _ := p.managed(); !ok {
+		return
+	}
+	for _, v6 := range []bool{false, true} {
+		invited := slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool {
+			return r.Role() == eni.RolePool && r.Type == eni.Explicit && r.CIDR.Addr().Is6() == v6
+		})
+		active := false
+		for _, c := range p.classes {
+			active = active || c.V6 == v6
+		}
+		if invited && !active {
+			c := p.class(kind{V6: v6, Source: attachment.SourceReservation})
+			p.n.log.Info("ENI active by its reservation's tag", "eni", p.id, "class", c.String())
+		}
 	}
 }
 
@@ -162,6 +172,9 @@ func (n *Node) recognise(found []Found) {
 					}
 				case ownership.None:
 					if !delegated {
+						if p.doubtfulPrefix(addr) {
+							p.carried[single(addr)] = f.Netns
+						}
 						continue
 					}
 				default:
@@ -173,6 +186,16 @@ func (n *Node) recognise(found []Found) {
 	}
 }
 
+// doubtfulPrefix reports whether the address is of a prefix that may yet turn out to be ours.
+func (p *iface) doubtfulPrefix(a netip.Addr) bool {
+	for u, e := range p.units {
+		if !u.IsSingleIP() && e.state == ownership.Unknown && u.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // adoptHeld records a hold for whoever lives in the namespace.
 func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
 	h := &hold{
@@ -180,7 +203,7 @@ func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
 			Key:   attachment.Key{ContainerID: fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)), IfName: addr.String()},
 			Netns: ns,
 		},
-		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true,
+		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true, told: 1,
 	}
 	u := single(addr)
 	if via, delegated := p.prefixAround(addr); delegated && p.units[u] == nil {

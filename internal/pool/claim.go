@@ -16,10 +16,12 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
+// Patience with whoever has an address that somebody named.
 const (
 	// stickyPatience is how long a StatefulSet's pod waits for the worker that had its address before to give it back,
-	// before it is moved: shorter than the plugins' timeout, so that the move still serves this ADD.
-	stickyPatience = 8 * time.Second
+	// before it is moved. The DEL there is over when the pod is made anew, so what takes time is EC2's throttling. With
+	// claimInterval, the move, and confirmByEC2After the whole stays below Config.MaxWait: one ADD does it.
+	stickyPatience = 6 * time.Second
 	// conflictPatience is the same for an address of another IPAM, whose old pod is being deleted.
 	conflictPatience = 5 * time.Second
 	// claimInterval is how often an address that another ENI has is asked for again meanwhile.
@@ -34,19 +36,21 @@ type claim struct {
 	patience time.Duration // before conflict is acted upon
 }
 
-// claims lists the addresses that somebody named and that are not on the ENI yet, with who wants them. The caller holds
-// n.mu.
-func (p *iface) claims() map[unit]*waiter {
-	wanted := map[unit]*waiter{}
+// nextClaim finds an address that somebody named and that is not on the ENI yet, and who wants it: of several the one
+// whose turn is first. The caller holds n.mu.
+func (p *iface) nextClaim() (u unit, by *waiter) {
 	for _, w := range p.waiters {
+		if by != nil && !w.retry.Before(by.retry) {
+			continue
+		}
 		for _, a := range w.exact {
-			u := single(a)
-			if _, delegated := p.prefixAround(a); !delegated && p.state(u) == ownership.None {
-				wanted[u] = w
+			if p.unassigned(a) {
+				u, by = single(a), w
+				break
 			}
 		}
 	}
-	return wanted
+	return u, by
 }
 
 // claim asks EC2 for one address that a waiter named, and moves it from another ENI where the waiter may and waited long
@@ -55,21 +59,15 @@ func (p *iface) claim(ctx context.Context) {
 	n := p.n
 	before := p.shown(ctx)
 	n.mu.Lock()
-	var u unit
-	var w *waiter
-	for c, by := range p.claims() {
-		if !u.IsValid() || compareUnits(c, u) < 0 {
-			u, w = c, by
-		}
-	}
-	if !u.IsValid() {
+	u, w := p.nextClaim()
+	if w == nil {
 		n.mu.Unlock()
 		return
 	}
 	p.units[u] = &entry{since: time.Now(), source: w.claim.source}
 	err := p.applyAll([]unit{u}, ownership.Assign)
 	p.doubt([]unit{u}, before)
-	p.stamp([]unit{u})
+	p.asking([]unit{u})
 	move := w.claim.conflict == attachment.Reassign || w.claim.conflict == attachment.WaitThenReassign
 	move = move && time.Since(w.since) >= w.claim.patience
 	n.mu.Unlock()
@@ -83,7 +81,7 @@ func (p *iface) claim(ctx context.Context) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.stamp([]unit{u})
+	p.answered([]unit{u})
 	n.log.Info("address claimed", "eni", p.id, "ip", name(u), "containerID", w.hold.ContainerID, "outcome", outcome(err))
 	p.fileClaim(u, w, err)
 }
@@ -122,28 +120,42 @@ func (p *iface) contest(ctx context.Context, u unit, w *waiter, move bool) error
 }
 
 // errNotOurs is an owner from which an address is never taken.
-var errNotOurs = errors.New("not a worker's ENI for pods")
+var errNotOurs = errors.New("which is not an ENI for pods of this cluster's workers")
 
-// mayTake lets an address be moved only from a secondary address of an ENI that is a worker's for pods.
+// mayTake lets an address be moved only from a secondary address of an ENI that is for pods and of the same cluster.
 func (p *iface) mayTake(ctx context.Context, u unit, owner eni.ID, w *waiter) error {
 	if w.claim.guest && w.claim.conflict == attachment.Reassign {
 		return nil
 	}
+	p.n.mu.Lock()
+	ours := p.eni.Tags
+	p.n.mu.Unlock()
 	ifs, err := p.n.ports.EC2.Interfaces(ctx, []eni.ID{owner})
 	if err != nil {
 		return err
 	}
 	for _, i := range ifs {
-		if i.ID == owner && i.Primary != u.Addr() && i.Tags[eni.TagNoManage] == "true" {
+		if i.ID == owner && i.Primary != u.Addr() && i.Tags[eni.TagNoManage] == "true" && eni.SameCluster(ours, i.Tags) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: %w", owner, errNotOurs)
+	return fmt.Errorf("%w: %s, %w", errHeldElsewhere, owner, errNotOurs)
+}
+
+// freely says what to do about an address that is not taken from its owner.
+func (c claim) freely(sticky bool) string {
+	switch {
+	case sticky:
+		return "it is never taken from there: free it, or give the StatefulSet other ranges"
+	case c.guest:
+		return "it is not taken from there: free it, or keep the IPAM plugin's range to itself"
+	}
+	return "an address that a pod asks for is never taken from another ENI: free it there, or ask for another"
 }
 
 // fileClaim applies the outcome of a claim. The caller holds n.mu.
 func (p *iface) fileClaim(u unit, w *waiter, err error) {
-	event, give := ownership.Refused, false
+	event, why := ownership.Refused, ""
 	switch {
 	case err == nil:
 		p.result(nil)
@@ -152,22 +164,31 @@ func (p *iface) fileClaim(u unit, w *waiter, err error) {
 		event = ownership.NotDone
 	case errors.Is(err, eni.ErrOutcomeUnknown):
 		event = ownership.ReplyLost
-	case errors.Is(err, errHeldElsewhere), errors.Is(err, errNotOurs):
+	case errors.Is(err, errHeldElsewhere):
 		// Another ENI has it: nothing of ours is in doubt.
 		event = ownership.NotDone
-		give = errors.Is(err, errNotOurs) || w.claim.conflict == attachment.Never
+		if errors.Is(err, errNotOurs) || w.claim.conflict == attachment.Never {
+			why = fmt.Sprintf("address %s is %v; %s", name(u), err, w.claim.freely(w.hold.sticky))
+		}
+	case errors.Is(err, eni.ErrSlotsFull):
+		event = ownership.NotDone
+		if v6 := u.Addr().Is6(); len(p.idle(v6)) == 0 && p.count(ownership.Unassigning, ownership.Unknown, ownership.Cooling) == 0 {
+			why = fmt.Sprintf("ENI slots full: EC2 allows %s no more addresses (a %s has %d per ENI), so it cannot have %s; use a larger instance type, or fewer pods per worker",
+				p, p.n.instance.Type, p.slots(v6), name(u))
+		}
 	}
 	if lerr := p.applyAll([]unit{u}, event); lerr != nil {
 		p.n.log.Error("cannot record an outcome", "error", lerr)
 	}
 	w.why = fmt.Sprintf("%s: %v", name(u), err)
 	switch {
-	case give:
+	case why != "" && slices.Contains(p.waiters, w): // else it has its answer
 		p.leave(w)
-		w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is %v; an address that a pod asks for is never taken from another ENI: free it there, or ask for another", name(u), err)}
+		w.done <- &Refusal{Exhausted, why}
 	case errors.Is(err, errHeldElsewhere):
-		p.w.resume = time.Now().Add(claimInterval)
+		w.retry = time.Now().Add(claimInterval) // others go on
 	default:
+		w.retry = time.Now()
 		p.result(err)
 	}
 }
@@ -181,6 +202,11 @@ func (p *iface) blocked() {
 				continue
 			}
 			switch e.state {
+			case ownership.Foreign:
+				if !w.claim.guest && !w.hold.sticky {
+					w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is on %s, but not the agent's: somebody else assigned it; unassign it there, or ask for another", a, p.id)}
+					return true
+				}
 			case ownership.Held, ownership.Guest, ownership.Lost:
 				w.done <- &Refusal{Exhausted, fmt.Sprintf("address %s is held by attachment %s on this worker", a, e.key)}
 				return true
@@ -193,32 +219,4 @@ func (p *iface) blocked() {
 		}
 		return false
 	})
-}
-
-// ordinalAddress is the address of a StatefulSet's pod: its ordinal's in the first range.
-func (n *Node) ordinalAddress(ctx context.Context, pod attachment.Pod, q attachment.Query) (netip.Addr, error) {
-	if n.ports.Pods == nil {
-		return netip.Addr{}, &Refusal{Invalid, "sticky: the agent has no access to the Kubernetes API, which says whose pod it is; give its service account get on pods"}
-	}
-	if pod.Name == "" {
-		return netip.Addr{}, &Refusal{Invalid, "sticky: the runtime did not say which pod this is (K8S_POD_NAME in CNI_ARGS)"}
-	}
-	set, ordinal, err := n.ports.Pods.Ordinal(ctx, pod)
-	if err != nil {
-		return netip.Addr{}, &Refusal{NotReady, fmt.Sprintf("sticky: ask the Kubernetes API about pod %s/%s: %v", pod.Namespace, pod.Name, err)}
-	}
-	if set != q.Sticky.StatefulSet {
-		return netip.Addr{}, &Refusal{Invalid, fmt.Sprintf("sticky.statefulSet: pod %s/%s belongs to StatefulSet %q, not %q", pod.Namespace, pod.Name, set, q.Sticky.StatefulSet)}
-	}
-	if len(q.Ranges) == 0 {
-		return netip.Addr{}, &Refusal{Invalid, "sticky: needs ranges, the first of which has one address per ordinal"}
-	}
-	a := q.Ranges[0].From
-	for i := 0; i < ordinal && q.Ranges[0].Contains(a); i++ {
-		a = a.Next()
-	}
-	if !q.Ranges[0].Contains(a) {
-		return netip.Addr{}, &Refusal{Exhausted, fmt.Sprintf("sticky: range %s has no address for ordinal %d; enlarge it", q.Ranges[0], ordinal)}
-	}
-	return a, nil
 }

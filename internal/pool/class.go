@@ -41,8 +41,17 @@ func kindsOf(q attachment.Query) []kind {
 		if kinds[i].Source == attachment.SourceReservation {
 			kinds[i].ReservationTags, kinds[i].Ranges, kinds[i].Exclude = q.ReservationTags, q.Ranges, q.Exclude
 		}
+		kinds[i] = kinds[i].ofFamily()
 	}
 	return kinds
+}
+
+// ofFamily drops the ranges that say nothing of the kind's family.
+func (k kind) ofFamily() kind {
+	other := func(r attachment.Range) bool { return r.From.Is6() != k.V6 }
+	k.Ranges = slices.DeleteFunc(slices.Clone(k.Ranges), other)
+	k.Exclude = slices.DeleteFunc(slices.Clone(k.Exclude), other)
+	return k
 }
 
 // key is the kind in a form that can be compared and kept in the ledger. JSON sorts the keys of maps.
@@ -139,6 +148,13 @@ func (c *class) feeds(a netip.Addr) bool {
 		slices.ContainsFunc(c.p.reservations, func(r eni.Reservation) bool { return r.CIDR.Contains(a) && c.draws(r) })
 }
 
+// within reports whether a prefix lies in a reservation that feeds the class.
+func (c *class) within(u unit) bool {
+	return slices.ContainsFunc(c.p.reservations, func(r eni.Reservation) bool {
+		return r.CIDR.Bits() <= u.Bits() && r.CIDR.Contains(u.Addr()) && c.draws(r)
+	})
+}
+
 // serves reports whether the entry at u is, or was, an address of the class.
 func (c *class) serves(u unit, e *entry) bool {
 	if u.Addr().Is6() != c.V6 || !u.IsSingleIP() || e.source != c.Source {
@@ -149,16 +165,10 @@ func (c *class) serves(u unit, e *entry) bool {
 
 // stock counts what could be handed out, and what soon can.
 func (c *class) stock() (free, coming int) {
+	if c.Source == attachment.SourcePrefix {
+		return c.p.delegatedStock(c.V6)
+	}
 	for u, e := range c.p.units {
-		if c.Source == attachment.SourcePrefix && !u.IsSingleIP() && u.Addr().Is6() == c.V6 {
-			switch e.state {
-			case ownership.Free:
-				free += c.p.room(u)
-			case ownership.Assigning:
-				coming += capacity(u)
-			}
-			continue
-		}
 		if !c.serves(u, e) {
 			continue
 		}
@@ -186,8 +196,9 @@ func (c *class) used() int {
 // need is how many more addresses the class should get.
 func (c *class) need() int {
 	free, coming := c.stock()
-	cfg := &c.p.n.cfg
-	return max(cfg.WarmIPTarget+c.waiting()-free-coming, cfg.MinimumIPTarget-free-coming-c.used(), 0)
+	stock, cfg := free+coming, &c.p.n.cfg
+	expected := stock + c.prospects()
+	return max(cfg.WarmIPTarget+c.waiting()-expected, cfg.MinimumIPTarget-expected-c.used(), c.waiting()-stock, 0)
 }
 
 // waiting counts those who wait for an address of the class.
@@ -229,11 +240,12 @@ func (c *class) pick() (a netip.Addr, via unit, ok bool) {
 // pickDelegated finds an address in the fullest of the ENI's prefixes that is not full.
 func (p *iface) pickDelegated(v6 bool) (a netip.Addr, via unit, ok bool) {
 	best := -1
+	used := p.used()
 	for u, e := range p.units {
 		if e.state != ownership.Free || u.IsSingleIP() || u.Addr().Is6() != v6 {
 			continue
 		}
-		room := p.room(u)
+		room := capacity(u) - used[u]
 		if room > 0 && (best < 0 || room < best || room == best && compareUnits(u, via) < 0) {
 			best, via = room, u
 		}
@@ -265,30 +277,41 @@ func capacity(u unit) int {
 	return plenty
 }
 
-// room is how many addresses of a delegated prefix are nobody's.
-func (p *iface) room(u unit) int {
-	used := 0
+// used counts the addresses of each delegated prefix that somebody has or had a moment ago.
+func (p *iface) used() map[unit]int {
+	counts := map[unit]int{}
 	for _, e := range p.units {
-		if e.via == u {
-			used++
+		if e.delegated() {
+			counts[e.via]++
 		}
 	}
-	return capacity(u) - used
+	return counts
 }
 
-// randomIn draws an address of p that the VPC does not keep.
-func (p *iface) randomIn(r netip.Prefix) netip.Addr {
-	for {
-		b := r.Masked().Addr().As16()
-		for bit := r.Bits(); bit < 128; bit++ {
-			if rand.N(2) == 1 {
-				b[bit/8] |= 1 << (7 - bit%8)
-			}
-		}
-		if a := netip.AddrFrom16(b); !p.spoken(a) {
-			return a
+// delegatedStock counts the addresses of prefixes that could be handed out, and those that soon can.
+func (p *iface) delegatedStock(v6 bool) (free, coming int) {
+	used := p.used()
+	for u, e := range p.units {
+		switch {
+		case u.IsSingleIP() || u.Addr().Is6() != v6:
+		case e.state == ownership.Free:
+			free += capacity(u) - used[u]
+		case e.state == ownership.Assigning:
+			coming += capacity(u)
 		}
 	}
+	return free, coming
+}
+
+// randomIn draws an IPv6 address of the prefix.
+func randomIn(r netip.Prefix) netip.Addr {
+	b := r.Masked().Addr().As16()
+	for bit := r.Bits(); bit < 128; bit++ {
+		if rand.N(2) == 1 {
+			b[bit/8] |= 1 << (7 - bit%8)
+		}
+	}
+	return netip.AddrFrom16(b)
 }
 
 func (c *class) String() string {

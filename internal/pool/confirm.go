@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 // nextConfirm is when the ENI should be looked at because some of its addresses are in doubt.
 func (p *iface) nextConfirm() (at time.Time, pending bool) {
 	interval := slowConfirmInterval
+	for _, c := range p.classes {
+		pending = pending || p.n.described.Before(c.birthRead())
+	}
 	for _, a := range p.units {
 		switch a.state {
 		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
@@ -37,7 +41,7 @@ func (p *iface) nextConfirm() (at time.Time, pending bool) {
 // has covered yet. The caller holds n.mu.
 func (p *iface) doubtful() (at time.Time, ok bool) {
 	for _, c := range p.classes {
-		if due := c.births.Add(-birthTime / 2); !c.births.IsZero() && p.n.described.Before(due) {
+		if due := c.birthRead(); p.n.described.Before(due) && (!ok || due.Before(at)) {
 			at, ok = due, true
 		}
 	}
@@ -53,11 +57,11 @@ func (p *iface) doubtful() (at time.Time, ok bool) {
 				due = early
 			}
 		case ownership.Unknown, ownership.Unassigning:
-		case ownership.Held, ownership.Guest:
+		case ownership.Held, ownership.Guest, ownership.Cooling:
 			if a.missing.IsZero() {
 				continue
 			}
-			due = a.missing.Add(lossInterval)
+			due = later(settled, a.missing.Add(lossInterval))
 		case ownership.Lost:
 			due = later(settled, p.n.described.Add(settleTime<<min(p.w.regained, 6)))
 		default:
@@ -106,11 +110,15 @@ func (p *iface) seen(us []unit) {
 	if err := p.applyAll(us, ownership.Seen); err != nil {
 		p.n.log.Error("cannot record addresses that were seen", "error", err)
 	}
-	for _, u := range us { // a namespace that was found to carry it at the start wins
-		if ns, ok := p.carried[u]; ok && p.n.ports.Namespaces.Look(ns) == Alive {
-			p.n.adoptHeld(p, u.Addr(), ns)
+	for a, ns := range p.carried { // a namespace that was found to carry it at the start wins
+		of := slices.IndexFunc(us, func(u unit) bool { return u.Contains(a.Addr()) })
+		if of < 0 {
+			continue
 		}
-		delete(p.carried, u)
+		if (a == us[of] || p.units[a] == nil) && p.n.ports.Namespaces.Look(ns) == Alive {
+			p.n.adoptHeld(p, a.Addr(), ns)
+		}
+		delete(p.carried, a)
 	}
 	p.serve()
 }
@@ -213,6 +221,9 @@ func (n *Node) file(ifs []eni.Interface, began time.Time) {
 		p.gone = false
 		p.eni = ifs[k]
 		p.fileRead(unitsOf(ifs[k]), began)
+		if ok, why := p.managed(); !ok {
+			p.dismiss(Refusal{NotReady, fmt.Sprintf("%s %s", p, why)})
+		}
 		p.activateByRole()
 		poke(p.wake)
 	}
@@ -225,11 +236,20 @@ func (n *Node) vanish(p *iface) {
 		n.log.Warn("ENI is no longer attached", "eni", p.id)
 	}
 	p.fileRead(nil, time.Now())
+	p.dismiss(Refusal{NotReady, fmt.Sprintf("%s is no longer attached to the worker", p)})
 }
 
 // birthTime is how long after a lost reply to a request by count an address that is new on the ENI is taken for its
 // fruit: nobody else has a reason to assign to an ENI that is ours.
 const birthTime = 2 * settleTime
+
+// birthRead is from when on a read shows what a request by count brought whose reply was lost; zero without one.
+func (c *class) birthRead() time.Time {
+	if c.births.IsZero() {
+		return time.Time{}
+	}
+	return c.births.Add(-birthTime / 2)
+}
 
 // unitsOf lists what an ENI has besides its primary address.
 func unitsOf(i eni.Interface) []unit {
@@ -237,12 +257,15 @@ func unitsOf(i eni.Interface) []unit {
 }
 
 // fileRead applies what EC2 showed on the ENI. A unit that is absent is believed to be gone only if the read began when
-// our last write must have settled, and what is held only after two such reads.
+// our last write must have settled, and what is held only when a read before did not show it either.
 func (p *iface) fileRead(present []unit, began time.Time) {
 	var seen, unseen []unit
 	for _, u := range present {
 		if e := p.units[u]; e != nil {
 			e.seen, e.missing = began, time.Time{}
+			if e.asking {
+				continue
+			}
 		}
 		switch p.state(u) {
 		case ownership.None:
@@ -259,16 +282,15 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 		}
 	}
 	for u, e := range p.units {
-		if e.delegated() || slices.Contains(present, u) || began.Before(e.written.Add(settleTime)) {
+		if e.delegated() || e.asking || slices.Contains(present, u) {
 			continue
 		}
-		if p.inUse(u, e) {
-			if e.missing.IsZero() {
-				e.missing = began
-			}
-			if began.Sub(e.missing) < lossInterval {
-				continue
-			}
+		used := p.inUse(u, e)
+		if e.missing.IsZero() && (used || e.state == ownership.Cooling) {
+			e.missing = began // and a read that may decide follows
+		}
+		if began.Before(e.written.Add(settleTime)) || used && began.Sub(e.missing) < lossInterval {
+			continue
 		}
 		unseen = append(unseen, u)
 	}
@@ -292,7 +314,7 @@ func (p *iface) inUse(u unit, e *entry) bool {
 	case ownership.Held, ownership.Guest, ownership.Lost:
 		return true
 	}
-	return !u.IsSingleIP() && p.room(u) < capacity(u)
+	return !u.IsSingleIP() && p.used()[u] > 0
 }
 
 // meetUnit files a unit that is new on the ENI: the fruit of a request by count whose reply was lost, or a stranger.
@@ -300,6 +322,10 @@ func (p *iface) meetUnit(u unit, began time.Time) {
 	p.apply(u, ownership.Seen)
 	e := p.units[u]
 	e.seen = began
+	if !u.IsSingleIP() && p.gather(u) > 0 {
+		p.take(u)
+		return
+	}
 	for _, c := range p.classes {
 		if time.Now().Before(c.births) && c.V6 == u.Addr().Is6() && (c.Source == attachment.SourcePrefix) != u.IsSingleIP() {
 			e.source = c.Source
@@ -311,6 +337,19 @@ func (p *iface) meetUnit(u unit, began time.Time) {
 		}
 	}
 	p.n.log.Info("foreign address on the ENI", "eni", p.id, "ip", name(u))
+}
+
+// gather makes the addresses of a prefix its own whose holds were loaded without it: they prove that the prefix is ours,
+// though its record is damaged.
+func (p *iface) gather(u unit) int {
+	n := 0
+	for a, e := range p.units {
+		if a.IsSingleIP() && u.Contains(a.Addr()) && e.key != (attachment.Key{}) {
+			e.via, e.source = u, attachment.SourcePrefix
+			n++
+		}
+	}
+	return n
 }
 
 // matchHolds brings the holds into line with their addresses after a read: lost, found again, or cooled on an ENI that
@@ -347,17 +386,17 @@ func (p *iface) matchHolds() {
 	}
 }
 
-// stateOf is what the addresses of a hold amount to: with one of two families lost, the pod has lost something.
+// stateOf is the state of a hold by its addresses: lost when one is. Those that a cooling hold no longer has are dropped.
 func (p *iface) stateOf(h *hold) ownership.State {
-	sum := ownership.None
-	for _, a := range h.addrs {
-		switch s := p.state(single(a)); s {
-		case ownership.None:
-		case ownership.Lost:
-			return s
-		default:
-			sum = s
-		}
+	if p.has(h, ownership.Lost) {
+		return ownership.Lost
 	}
-	return sum
+	if h.state == ownership.Cooling {
+		left := slices.DeleteFunc(slices.Clone(h.addrs), func(a netip.Addr) bool { return p.state(single(a)) == ownership.None })
+		if len(left) == 0 {
+			return ownership.None
+		}
+		h.addrs = left
+	}
+	return p.state(single(h.addrs[0]))
 }

@@ -32,14 +32,16 @@ func (n *Node) release(h *hold, why string) error {
 	if !ok {
 		return fmt.Errorf("release %s in state %s", h.Key, h.state)
 	}
-	if p != nil && next == ownership.None && slices.ContainsFunc(h.addrs, func(a netip.Addr) bool { return p.state(single(a)) == ownership.Held }) {
-		next = ownership.Cooling // of two families only one is lost
-	}
 	cooled := *h
+	if p != nil && next == ownership.None && p.has(h, ownership.Held) { // of two families only one is lost
+		next = ownership.Cooling
+		cooled.addrs = slices.DeleteFunc(slices.Clone(h.addrs), func(a netip.Addr) bool { return p.state(single(a)) != ownership.Held })
+	}
 	cooled.state, cooled.deadline = next, time.Now().Add(n.cfg.Cooldown)
 	if h.sticky {
 		cooled.deadline = time.Now() // the pod's next worker waits for it
 	}
+	cooled.until = n.cfg.Uptime() + time.Until(cooled.deadline)
 	rec := cooled.record()
 	ends := next != ownership.Cooling // lost ones are gone, and a guest's go back to EC2
 	if ends {
@@ -48,24 +50,25 @@ func (n *Node) release(h *hold, why string) error {
 	if err := n.ports.Ledger.Put(rec); err != nil {
 		return fmt.Errorf("record the release of %s: %w", h.Key, err)
 	}
+	had := h.addrs
 	*h = cooled
 	if ends {
 		delete(n.holds, h.Key)
 	}
 	if p != nil {
-		for _, a := range h.addrs {
+		for _, a := range had {
 			p.letGo(single(a))
 		}
 		poke(p.wake)
 	}
-	n.log.Info("address released", "ips", h.addrs, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
+	n.log.Info("address released", "ips", had, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
 	poke(n.tick)
 	return nil
 }
 
 // letGo releases one address of a hold. A lost one that was asked for again a moment ago may turn up on the ENI yet.
 func (p *iface) letGo(u unit) {
-	if e := p.units[u]; e != nil && e.state == ownership.Lost && time.Since(e.written) < settleTime {
+	if e := p.units[u]; e != nil && e.state == ownership.Lost && (e.asking || time.Since(e.written) < settleTime) {
 		e.written = time.Now()
 		if err := p.applyAll([]unit{u}, ownership.Unassign); err != nil {
 			p.n.log.Error("cannot record an unassign; the address is found on the ENI after a restart", "error", err)
@@ -75,6 +78,41 @@ func (p *iface) letGo(u unit) {
 	if p.apply(u, ownership.Release) == ownership.SendUnassign {
 		p.units[u].unsent = true
 	}
+}
+
+// has reports whether an address of the hold is in the state.
+func (p *iface) has(h *hold, s ownership.State) bool {
+	return slices.ContainsFunc(h.addrs, func(a netip.Addr) bool { return p.state(single(a)) == s })
+}
+
+// succeed releases what an earlier sandbox of the same pod holds on the same network and interface, if its namespace is
+// gone: its DEL was lost, and a sandbox that is made over and over must not take an address each time. Where more than half
+// of the namespaces vanish at once the janitor looks twice; here the pod's next sandbox says the same as its eyes.
+func (n *Node) succeed(a attachment.Attachment) error {
+	if a.Pod == (attachment.Pod{}) {
+		return nil // only the container is known
+	}
+	earlier := n.snapshot(func(h *hold) bool {
+		return h.Pod == a.Pod && h.IfName == a.IfName && h.Network == a.Network && h.Key != a.Key && h.state != ownership.Cooling && h.visible
+	})
+	for _, h := range earlier {
+		if h.Netns.Path == "" || n.ports.Namespaces.Look(h.Netns) != Gone {
+			continue
+		}
+		if elsewhere, err := n.ports.Namespaces.Elsewhere([]attachment.Netns{h.Netns}); err != nil || len(elsewhere) > 0 {
+			continue
+		}
+		n.mu.Lock()
+		var err error
+		if now := n.holds[h.Key]; now != nil && now.Netns == h.Netns && now.state == h.state {
+			err = n.release(now, "its pod has another sandbox, and its network namespace is gone")
+		}
+		n.mu.Unlock()
+		if err != nil {
+			return &Refusal{NotReady, err.Error()}
+		}
+	}
+	return nil
 }
 
 // buried does what a tombstone of the key asks for, so that an ADD does not find a hold that was deleted while no

@@ -275,3 +275,30 @@ func TestCarriedButNotAssigned(t *testing.T) {
 		}
 	})
 }
+
+// TestSlotsThatWereInDoubtAreUsedAtOnce: while nobody knows whether EC2 took a batch, its addresses keep their slots; when
+// a read shows that it did not, those who wait for them must not meet the limit of before.
+func TestSlotsThatWereInDoubtAreUsedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, strings.Replace(twoWorkers, "name: worker-1", "name: worker-1\n  type: c5.large", 1))
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AssignPrivateIpAddresses", Nth: 1, Kind: front.ErrorBefore}}); err != nil {
+			t.Fatal(err)
+		}
+		n := w.worker("worker-1", noStock)
+		defer n.stop()
+		<-n.Ready()
+		const slots = 9 // of a c5.large's ENI
+		errs := make(chan error, slots)
+		for i := range slots {
+			go func() {
+				_, err := n.add(n.pod(string(rune('a'+i))), any1())
+				errs <- err
+			}()
+		}
+		for range slots {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -83,10 +83,11 @@ func (n *Node) lookAround() {
 // pods. The caller holds n.mu.
 func (n *Node) judgeHost(onHost map[netip.Addr]string) {
 	for _, p := range n.ifaces {
+		p.unbar(onHost)
 		was := len(p.onHost)
 		p.onHost = nil
 		for u, e := range p.units {
-			if link, ok := onHost[u.Addr()]; ok && u.IsSingleIP() && e.state != ownership.Foreign && e.state != ownership.Guest {
+			if link, ok := onHost[u.Addr()]; ok && u.IsSingleIP() && (e.barred || e.state != ownership.Foreign && e.state != ownership.Guest) {
 				p.onHost = append(p.onHost, u)
 				p.hostLink = link
 			}

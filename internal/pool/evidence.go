@@ -47,7 +47,7 @@ func (p *iface) weigh(now map[unit]bool) {
 	var seen []unit
 	for u, e := range p.units {
 		switch {
-		case e.state != ownership.Assigning && e.state != ownership.Unknown:
+		case e.asking, e.state != ownership.Assigning && e.state != ownership.Unknown:
 		case !now[u]:
 			e.doubted = false
 		case !e.doubted:

@@ -320,46 +320,6 @@ func TestRegister(t *testing.T) {
 	})
 }
 
-// TestSticky: a StatefulSet's pod keeps its address when it moves between workers, also when the old worker is cut off.
-func TestSticky(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dual)
-		n1, n2 := w.worker("worker-1"), w.worker("worker-2")
-		defer n1.stop()
-		defer n2.stop()
-		q := attachment.Query{Sticky: &attachment.Sticky{StatefulSet: "upf"}, Ranges: ranges("10.10.1.192/28")}
-		want := netip.MustParseAddr("10.10.1.195")
-		a1 := n1.pod("upf-3")
-		if addrs, err := n1.addAll(a1, q); err != nil || addrs[0] != want {
-			t.Fatalf("got %v, %v", addrs, err)
-		}
-		n1.del(a1)
-		began := time.Now()
-		a2 := n2.pod("upf-3")
-		if addrs, err := n2.addAll(a2, q); err != nil || addrs[0] != want || !w.routed("worker-2", want) {
-			t.Fatalf("after a move: %v, %v", addrs, err)
-		}
-		t.Logf("moved after DEL in %s", time.Since(began))
-
-		// Worker 2 is cut off with the pod's namespace alive; the set makes the pod anew on worker 1.
-		began = time.Now()
-		a3 := n1.pod("upf-3")
-		a3.ContainerID = "another"
-		if addrs, err := n1.addAll(a3, q); err != nil || addrs[0] != want || !w.routed("worker-1", want) {
-			t.Fatalf("from a worker that is cut off: %v, %v", addrs, err)
-		}
-		t.Logf("moved from a worker that is cut off in %s", time.Since(began))
-		time.Sleep(time.Hour)
-		if w.owner(want) != w.lab.ENIs["worker-1"][1] {
-			t.Error("the old worker took it back")
-		}
-		_, err := n1.addAll(n1.pod("other-1"), q)
-		if r := refusal(t, err); r.Reason != pool.Invalid || !strings.Contains(r.Text, "StatefulSet") {
-			t.Errorf("a pod of another set: %q", r.Text)
-		}
-	})
-}
-
 func TestGC(t *testing.T) {
 	inLab(t, dual, func(t *testing.T, _ *world, n *node) {
 		kept, dead, carrying, other := n.pod("kept"), n.pod("dead"), n.pod("carrying"), n.pod("other")

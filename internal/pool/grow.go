@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -51,6 +52,7 @@ func (c *class) growByName(ctx context.Context, need int) error {
 		return err
 	}
 	if len(addrs) == 0 {
+		clear(c.reads) // the next attempt looks again: space may have come back
 		return errReservationFull
 	}
 	us := singles(addrs)
@@ -61,7 +63,7 @@ func (c *class) growByName(ctx context.Context, need int) error {
 	}
 	err = p.applyAll(us, ownership.Assign)
 	p.doubt(us, before)
-	p.stamp(us)
+	p.asking(us)
 	if err != nil {
 		_ = p.applyAll(us, ownership.NotDone) // the ledger is full: what it does not know must not be asked for
 	}
@@ -82,12 +84,13 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	p, n := c.p, c.p.n
 	err := p.assignUnits(ctx, us, false)
 	n.mu.Lock()
-	p.stamp(us)
+	p.answered(us)
 	n.log.Info("addresses asked for", "eni", p.id, "ips", names(us), "outcome", outcome(err))
 	var survivors []unit
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
 		n.cfg.Conflict()
 		survivors = p.refused(us, singles(inUse.Addrs), again)
+		p.asking(survivors)
 		c.overtaken()
 	} else {
 		p.file(us, err, again)
@@ -165,9 +168,6 @@ func (p *iface) file(us []unit, err error, first bool) {
 func (c *class) growByCount(ctx context.Context, need int) {
 	p, n := c.p, c.p.n
 	before := p.shown(ctx)
-	n.mu.Lock()
-	c.births = time.Now().Add(birthTime)
-	n.mu.Unlock()
 	var us []unit
 	var err error
 	if c.Source == attachment.SourcePrefix {
@@ -178,8 +178,8 @@ func (c *class) growByCount(ctx context.Context, need int) {
 		us = singles(addrs)
 	}
 	n.mu.Lock()
-	if !errors.Is(err, eni.ErrOutcomeUnknown) {
-		c.births = time.Time{}
+	if errors.Is(err, eni.ErrOutcomeUnknown) {
+		c.births = time.Now().Add(birthTime) // also when the next request succeeds
 	}
 	for _, u := range us {
 		if p.units[u] == nil {
@@ -190,7 +190,7 @@ func (c *class) growByCount(ctx context.Context, need int) {
 		}
 	}
 	p.doubt(us, before)
-	p.stamp(us)
+	p.answered(us)
 	n.log.Info("EC2 asked to choose", "eni", p.id, "class", c.String(), "count", need, "ips", names(us), "outcome", outcome(err))
 	n.mu.Unlock()
 	if err != nil {
@@ -203,13 +203,18 @@ func (c *class) growByCount(ctx context.Context, need int) {
 	c.failure, c.full, c.fulls, c.grown = nil, time.Time{}, 0, time.Now()
 }
 
+// maxWindows is how many windows in a row are read without a find: a reservation of a /16 has 342, and 500 workers that
+// read it whole would need an hour of the account's requests. Where 8 windows of the ENI's order, 1,536 addresses, have
+// nothing free the reservation is as good as full; the next attempt goes on from there.
+const maxWindows = 8
+
 // candidates picks addresses that nobody held when it looked. It reads on in the ENI's order until it has enough, or
-// something from two windows, or has been through the whole order.
+// something from two windows, or has been through the whole order or maxWindows of it.
 func (c *class) candidates(ctx context.Context, need int) ([]netip.Addr, error) {
 	c.reorder()
 	p := c.p
 	var picked []netip.Addr
-	for tried := 1; tried <= c.order.Windows(); tried++ {
+	for tried := 1; tried <= min(c.order.Windows(), maxWindows); tried++ {
 		w := c.order.Window(c.window)
 		owners, err := c.owners(ctx, w)
 		if err != nil {
@@ -245,27 +250,34 @@ func (c *class) draw(need int) []netip.Addr {
 	const tries = 64 // per address: narrow ranges and full /124s must come to an end
 	for i := 0; len(rs) > 0 && len(picked) < need && i < tries*need; i++ {
 		r := rs[rand.N(len(rs))].CIDR
-		a := p.randomIn(r)
+		a := randomIn(r)
 		if len(c.Ranges) > 0 {
 			a = randomBetween(c.Ranges[rand.N(len(c.Ranges))])
 		}
-		if r.Contains(a) && c.admits(a) && p.untouched(a) && !slices.Contains(picked, a) {
+		if r.Contains(a) && !p.spoken(a) && c.admits(a) && p.untouched(a) && !slices.Contains(picked, a) {
 			picked = append(picked, a)
 		}
 	}
 	return picked
 }
 
-// randomBetween draws an address of the range, from its first 65,536: what users write is shorter.
+// randomBetween draws an address of the range.
 func randomBetween(r attachment.Range) netip.Addr {
-	a := r.From
-	for range rand.N(1 << 16) {
-		if a == r.To {
-			a = r.From
-		}
-		a = a.Next()
+	from, to := number(r.From), number(r.To)
+	span := to.Sub(to, from)
+	b := make([]byte, 16)
+	for i := range b {
+		b[i] = byte(rand.N(256))
 	}
-	return a
+	n := new(big.Int).Mod(new(big.Int).SetBytes(b), span.Add(span, big.NewInt(1)))
+	var a [16]byte
+	n.Add(n, from).FillBytes(a[:])
+	return netip.AddrFrom16(a)
+}
+
+func number(a netip.Addr) *big.Int {
+	b := a.As16()
+	return new(big.Int).SetBytes(b[:])
 }
 
 // reorder makes the order anew when the reservations changed.
@@ -281,7 +293,6 @@ func (c *class) reorder() {
 		c.order, c.orderOf = candidate.NewOrder(p.id, p.subnet.IPv4, cidrs), cidrs
 		c.window, c.reads = 0, map[int]windowRead{}
 	}
-	maps.DeleteFunc(p.recent, func(_ unit, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
 }
 
 // owners says who holds what in the window, from a read that is not too old.
@@ -294,6 +305,7 @@ func (c *class) owners(ctx context.Context, w candidate.Window) (map[netip.Addr]
 	if err != nil {
 		return nil, err
 	}
+	maps.DeleteFunc(c.reads, func(_ int, r windowRead) bool { return time.Since(r.at) >= windowAge })
 	c.reads[c.window] = windowRead{began, owners}
 	return owners, nil
 }

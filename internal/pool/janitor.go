@@ -20,10 +20,10 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
-			n.adopt()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.cool()
+		n.forgetStrays()
 		t := time.NewTimer(min(time.Until(next), n.untilCooled()))
 		select {
 		case <-t.C:
@@ -68,10 +68,15 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 	p := n.ifaces[h.eni]
 	if carried {
 		n.log.Warn("released address is still on an interface of the pod's namespace; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
-		h.deadline = time.Now().Add(n.cfg.Cooldown)
+		h.deadline = time.Now().Add(n.cooldown(h))
 		for _, a := range h.addrs {
 			p.apply(single(a), ownership.Carried)
 		}
+		return
+	}
+	missed := func(a netip.Addr) bool { e := p.units[single(a)]; return e != nil && !e.missing.IsZero() }
+	if p != nil && !p.gone && slices.ContainsFunc(h.addrs, missed) {
+		h.deadline = time.Now().Add(slowConfirmInterval) // the last read did not show it here: the next one decides
 		return
 	}
 	if err := n.ports.Ledger.Put(Record{Key: holdKey(h.Key)}); err != nil {
@@ -88,9 +93,20 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 			p.apply(single(a), ownership.Cooled)
 		}
 	}
+	if h.sticky { // who waits for it here asks EC2 for it, like every other worker: it may be elsewhere already
+		p.sendBack(slices.DeleteFunc(singles(h.addrs), func(u unit) bool { return p.units[u] == nil || p.state(u) != ownership.Free }))
+	}
 	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
 	p.serve()
 	poke(p.wake)
+}
+
+// cooldown is how long a released address that a namespace still carries is kept before the next look.
+func (n *Node) cooldown(h *hold) time.Duration {
+	if h.sticky {
+		return min(n.cfg.Cooldown, stickyPause)
+	}
+	return n.cfg.Cooldown
 }
 
 func (n *Node) carries(ns attachment.Netns, addrs []netip.Addr) bool {
@@ -165,53 +181,4 @@ func (n *Node) reap() {
 		n.log.Warn("more than half of the namespaces vanished at once; looking again before anything is released", "gone", len(gone), "holds", len(holds))
 	}
 	n.suspects = suspects
-}
-
-// adopt takes in addresses of a pool range that nobody has accounted for long enough: what a lost ledger, or an answer
-// of EC2 that came to nobody, left behind.
-func (n *Node) adopt() {
-	age := 2 * n.cfg.Cooldown
-	orphans := func() map[netip.Addr]*iface {
-		found := map[netip.Addr]*iface{}
-		for _, p := range n.ifaces {
-			for u, e := range p.units {
-				if e.state == ownership.Foreign && u.IsSingleIP() && p.feeds(u.Addr()) && e.seen.Sub(e.since) >= age {
-					found[u.Addr()] = p
-				}
-			}
-		}
-		return found
-	}
-	n.mu.Lock()
-	any := len(orphans()) > 0
-	n.mu.Unlock()
-	if !any {
-		return
-	}
-	found, err := n.ports.Namespaces.Scan()
-	if err != nil {
-		n.log.Warn("look into the network namespaces", "error", err)
-		return
-	}
-	onHost, err := n.ports.Host.Addresses()
-	if err != nil {
-		n.log.Warn("read the host's addresses", "error", err)
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.recognise(found)
-	for addr, p := range orphans() {
-		if link, ok := onHost[addr]; ok {
-			n.log.Warn("address of a pool range is on a host link, where no pod can use it", "ip", addr, "link", link)
-			continue
-		}
-		p.units[single(addr)].source = attachment.SourceReservation
-		if err := p.applyAll([]unit{single(addr)}, ownership.Adopt); err != nil {
-			n.log.Error("cannot record an adoption", "error", err)
-		}
-		n.log.Info("address adopted", "ip", addr, "eni", p.id)
-		p.serve()
-		poke(p.wake)
-	}
 }

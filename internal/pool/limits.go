@@ -12,6 +12,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
 // failed words why the class could not grow, tells those for whom waiting is of no use, and backs off.
@@ -37,19 +38,42 @@ func (c *class) failed(err error) {
 	n.log.Warn("pool cannot grow", "eni", p.id, "class", c.String(), "error", err, "again", time.Until(c.growAt()).Round(time.Millisecond))
 }
 
-// slotsFull notes that every slot of the ENI is taken while somebody waits, and refuses those who wait in vain.
-func (c *class) slotsFull(now time.Time) {
-	c.failure = &failure{at: now, reason: Exhausted, final: true, text: fmt.Sprintf(
-		"ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker",
-		c.p, c.slots(), c.p.n.instance.Type)}
-	c.p.refuse()
+// limit is what the class met last, if that still stands. The caller holds n.mu.
+func (c *class) limit() *failure {
+	if c.failure != nil && c.failure.slots && (c.p.slotsLeft(c.V6) > 0 || len(c.p.idle(c.V6)) > 0) {
+		return nil
+	}
+	return c.failure
 }
 
-func (c *class) slots() int {
-	if c.V6 {
-		return c.p.n.limits.IPv6PerInterface
+// slotsFull notes that every slot of the ENI is taken while somebody waits, by addresses that others have, and refuses
+// those who wait in vain. It is not full for long when what takes the slots is about to be adopted.
+func (c *class) slotsFull(now time.Time) {
+	p := c.p
+	text := fmt.Sprintf("ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free", p, c.slots(), p.n.instance.Type)
+	if foreign := p.count(ownership.Foreign); foreign > 0 {
+		text += fmt.Sprintf("; %d of them are foreign, which somebody else put there", foreign)
 	}
-	return c.p.n.limits.SecondarySlots()
+	if _, due := p.orphans(now); c.prospects() > 0 {
+		soon := max(0, due.Sub(now))
+		if soon < p.n.cfg.MaxWait {
+			return
+		}
+		text += fmt.Sprintf(", and are used from in %s on, when nobody has turned up for them; try again", soon.Round(time.Second))
+	} else {
+		text += "; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker"
+	}
+	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: text}
+	p.refuse()
+}
+
+func (c *class) slots() int { return c.p.slots(c.V6) }
+
+func (p *iface) slots(v6 bool) int {
+	if v6 {
+		return p.n.limits.IPv6PerInterface
+	}
+	return p.n.limits.SecondarySlots()
 }
 
 // word turns an error into what the user should know: the limit and the remedy.

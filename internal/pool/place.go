@@ -134,12 +134,10 @@ func (n *Node) choose(w *waiter, q attachment.Query) (*iface, error) {
 		}
 	}
 	if len(managed) == 0 {
-		return nil, noReservation{&Refusal{Invalid, fmt.Sprintf(
-			"no ENI for pods: %s; tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)",
-			strings.Join(why, "; "), eni.TagNoManage)}}
+		return nil, noReservation{&Refusal{Invalid, fmt.Sprintf("no ENI for pods: %s; %s", strings.Join(why, "; "), remedy(matches, q))}}
 	}
 	// A pod that comes back finds its cooling address where it left it.
-	if old := n.cooling(w.hold.Attachment); old != nil {
+	for _, old := range n.cooling(w.hold.Attachment) {
 		for _, p := range managed {
 			if p.id == old.eni && (!q.NeedLink || p.link.Index != 0) {
 				return p, nil
@@ -157,6 +155,19 @@ func (n *Node) choose(w *waiter, q attachment.Query) (*iface, error) {
 	return withLink(managed, q)
 }
 
+// remedy is what to do when none of the ENIs that match is fit.
+func remedy(matches []*iface, q attachment.Query) string {
+	ours := slices.ContainsFunc(matches, func(p *iface) bool { ok, _ := p.managed(); return ok })
+	switch {
+	case ours && q.Sticky != nil:
+		return fmt.Sprintf("ranges must lie in a reservation tagged %s=%s, and the StatefulSet's pods run where that subnet is: choose its Availability Zone by node affinity (topology.kubernetes.io/zone)",
+			eni.TagRole, eni.RoleStatic)
+	case ours && len(q.Requested) > 0:
+		return "name an address of the ENI's subnet that nobody else has"
+	}
+	return fmt.Sprintf("tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)", eni.TagNoManage)
+}
+
 // unfit says why the ENI cannot serve the query, "" when it can.
 func (p *iface) unfit(w *waiter, q attachment.Query) string {
 	if ok, reason := p.managed(); !ok {
@@ -165,9 +176,12 @@ func (p *iface) unfit(w *waiter, q attachment.Query) string {
 	for _, a := range w.exact {
 		switch around := p.subnetAround(a); {
 		case around.IsSingleIP():
-			return fmt.Sprintf("is in %s, which does not contain %s", p.subnet.ID, a)
+			return fmt.Sprintf("is in %s in %s, which does not contain %s", p.subnet.ID, p.subnet.AZ, a)
 		case p.spoken(a) || a == p.eni.Primary:
 			return fmt.Sprintf("cannot have %s, which the VPC or the worker itself uses", a)
+		}
+		if r, shared := p.feedsOthers(a); shared && q.Sticky != nil {
+			return fmt.Sprintf("is in %s, whose reservation %s contains %s and is not %s=%s, so that other pods get addresses out of it", p.subnet.ID, r.CIDR, a, eni.TagRole, eni.RoleStatic)
 		}
 	}
 	if len(w.exact) > 0 {

@@ -160,6 +160,7 @@ type iface struct {
 	recent  map[unit]time.Time        // left us lately: reads may still show them here
 	carried map[unit]attachment.Netns // what a namespace carried at the start though it was in doubt
 	waiters []*waiter
+	strays  []netip.Addr // that other pods may look for in the wrong place: see [Node.forgetStrays]
 
 	wake chan struct{}
 	w    worker
@@ -173,10 +174,13 @@ type hold struct {
 	state    ownership.State // Held, Cooling, Lost, or Guest
 	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
 	deadline time.Time       // of the cooldown
+	until    time.Duration   // the same in CLOCK_BOOTTIME, for the ledger
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool            // goes back to EC2 at once, without a cooldown
 	link     int             // index of the link that its pod's interface was made on; 0 when unknown
 	cut      bool            // that link is gone, and it was told
+	again    bool            // it came out of a cooldown
+	told     int             // answers that gave it out and were not lost
 }
 
 // waiter is an ADD that found no stock, or a registration.
@@ -186,7 +190,8 @@ type waiter struct {
 	exact   []netip.Addr // or these
 	claim   claim        // how the exact ones may be got
 	since   time.Time
-	why     string     // what stands in the way of the exact ones
+	retry   time.Time  // when the exact ones are asked for again
+	why     string     // what stands in the way of them
 	done    chan error // buffered; nil when the hold was granted
 }
 
@@ -196,7 +201,11 @@ type failure struct {
 	text   string
 	at     time.Time
 	final  bool // trying again before something changes is of no use
+	slots  bool // it is that the ENI's slots are taken, and ends with that
 }
+
+// fresh reports whether the failure is good for those who come now.
+func (f *failure) fresh() bool { return time.Since(f.at) <= fullPause }
 
 // New makes the node of an instance from what its ledger held, and records what a reboot made of that before anything
 // else is recorded. EC2, metadata and kernel are not asked until [Node.Run].

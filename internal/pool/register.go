@@ -29,6 +29,9 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 	if err := n.awaitReady(ctx); err != nil {
 		return Allocation{}, err
 	}
+	if err := n.succeed(a); err != nil {
+		return Allocation{}, err
+	}
 	w := &waiter{
 		hold:  &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive},
 		exact: addrs,
@@ -36,25 +39,43 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		done:  make(chan error, 1),
 	}
 	n.mu.Lock()
-	if have := n.holds[a.Key]; have != nil && have.state == ownership.Guest && w.satisfiedBy(have.addrs) && n.ifaces[have.eni] != nil {
+	if have := n.holds[a.Key]; have != nil && (have.state == ownership.Guest || have.state == ownership.Held) {
 		defer n.mu.Unlock()
-		return n.allocation(have), nil
+		if !w.satisfiedBy(have.addrs) {
+			return Allocation{}, refuseOther(have)
+		}
+		return n.again(have, a, q)
 	}
 	n.mu.Unlock()
 	q.Requested = addrs
 	if err := n.place(ctx, w, q); err != nil {
 		return Allocation{}, err
 	}
-	got, err := n.take(ctx, w, q)
-	if err == nil {
-		n.forget(got.ENI.ID, addrs) // siblings may know the address by the way it took from elsewhere
-	}
-	return got, err
+	return n.take(ctx, w, q)
 }
 
-// forget deletes what the pods on the ENI know of the addresses as neighbours. A sibling of an address that left holds
-// the ENI's own MAC for it, and would go on asking the old place for half a minute.
+// refuseOther answers a registration of other addresses than those that the attachment has.
+func refuseOther(have *hold) *Refusal {
+	return &Refusal{Invalid, fmt.Sprintf("attachment %s already holds %v; the runtime must DEL it before it gets other addresses", have.Key, have.addrs)}
+}
+
+// forgetStrays deletes what the pods on an ENI know as neighbours of addresses that left it or came to it. A sibling of an
+// address that left holds the ENI's own MAC for it, and would go on asking the old place for half a minute.
 // https://www.kernel.org/doc/Documentation/networking/ip-sysctl.txt (base_reachable_time, gc_stale_time)
+func (n *Node) forgetStrays() {
+	strays := map[eni.ID][]netip.Addr{}
+	n.mu.Lock()
+	for id, p := range n.ifaces {
+		if len(p.strays) > 0 {
+			strays[id], p.strays = p.strays, nil
+		}
+	}
+	n.mu.Unlock()
+	for id, addrs := range strays {
+		n.forget(id, addrs)
+	}
+}
+
 func (n *Node) forget(id eni.ID, addrs []netip.Addr) {
 	for _, h := range n.snapshot(func(h *hold) bool { return h.eni == id && h.state != ownership.Cooling && h.Netns.Path != "" }) {
 		if n.ports.Namespaces.Look(h.Netns) != Alive {
@@ -125,8 +146,8 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 		if c == nil {
 			continue // the first ADD will tell
 		}
-		if free, coming := c.stock(); free+coming == 0 && c.failure != nil && c.failure.final && time.Since(c.failure.at) < fullPauseCap {
-			return false, &Refusal{c.failure.reason, c.failure.text}
+		if free, coming := c.stock(); free+coming == 0 && c.limit() != nil && c.limit().final && time.Since(c.limit().at) < fullPauseCap {
+			return false, &Refusal{c.limit().reason, c.limit().text}
 		}
 	}
 	return false, nil

@@ -22,8 +22,7 @@ const (
 	activePrefix  = "active/"  // eni or eni/kind → kind: a pod asked for this once
 )
 
-// holdRecord is what the ledger keeps of a hold. The cooldown's end is not kept: after a restart the cooldown starts
-// anew, which no clock change can shorten.
+// holdRecord is what the ledger keeps of a hold. Times are of CLOCK_BOOTTIME, which no clock change moves.
 type holdRecord struct {
 	attachment.Attachment
 	ENI       eni.ID        `json:"eni"`
@@ -33,12 +32,13 @@ type holdRecord struct {
 	Visible   bool          `json:"visible"`
 	Sticky    bool          `json:"sticky,omitempty"`
 	Link      int           `json:"link,omitempty"`
+	Until     time.Duration `json:"until,omitempty"` // when the cooldown ends
 }
 
 func holdKey(k attachment.Key) string { return holdPrefix + k.ContainerID + "/" + k.IfName }
 
 func (h *hold) record() Record {
-	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.link})
+	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.link, h.until})
 	if err != nil { // strings, numbers and addresses always marshal
 		panic(err)
 	}
@@ -110,7 +110,7 @@ func (n *Node) loadKind(key string, value json.RawMessage) {
 		n.log.Warn("ledger record not understood", "key", activePrefix+key, "error", err)
 		return
 	}
-	n.wasActive[eni.ID(id)] = append(n.wasActive[eni.ID(id)], k)
+	n.wasActive[eni.ID(id)] = append(n.wasActive[eni.ID(id)], k.ofFamily())
 }
 
 func (n *Node) loadHold(r Record, event ownership.Event) {
@@ -127,8 +127,13 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	if !ok {
 		return
 	}
-	h := &hold{Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky, link: rec.Link}
-	if event == ownership.Rebooted {
+	h := &hold{
+		Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky,
+		link: rec.Link, told: 1,
+	}
+	if event == ownership.Restarted {
+		h.until = rec.Until
+	} else {
 		changed := h.record()
 		if next == ownership.None {
 			changed.Value = nil
@@ -139,7 +144,15 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 		return
 	}
 	if next == ownership.Cooling {
-		h.deadline = time.Now().Add(n.cfg.Cooldown)
+		h.deadline = time.Now().Add(n.restOf(h.until))
 	}
 	n.holds[h.Key] = h
+}
+
+// restOf is what is left of a cooldown, all of it when the record does not say, or was made before a reboot.
+func (n *Node) restOf(until time.Duration) time.Duration {
+	if until == 0 {
+		return n.cfg.Cooldown
+	}
+	return min(max(until-n.cfg.Uptime(), 0), n.cfg.Cooldown)
 }

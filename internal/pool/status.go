@@ -6,6 +6,7 @@ package pool
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -70,11 +71,12 @@ func (n *Node) Status() Status {
 	for _, p := range n.sorted() {
 		managed, why := p.managed()
 		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: len(p.classes) > 0, Slots: n.limits.SecondarySlots()}
+		used := p.used()
 		for u, x := range p.units {
 			if u.IsSingleIP() {
 				e.Addresses = append(e.Addresses, AddressStatus{u.Addr(), x.state, x.key})
 			} else {
-				e.Prefixes = append(e.Prefixes, PrefixStatus{u, x.state, capacity(u) - p.room(u)})
+				e.Prefixes = append(e.Prefixes, PrefixStatus{u, x.state, used[u]})
 			}
 		}
 		slices.SortFunc(e.Addresses, func(a, b AddressStatus) int { return a.Addr.Compare(b.Addr) })
@@ -121,8 +123,8 @@ func (p *iface) problems(managed bool, why string) []string {
 			p, names(p.onHost), p.hostLink)
 	}
 	for _, c := range p.sortedClasses() {
-		if c.failure != nil {
-			say("%s", c.failure.text)
+		if f := c.limit(); f != nil {
+			say("%s", f.text)
 		}
 	}
 	if lost := p.inState(ownership.Lost); len(lost) > 0 {
@@ -132,7 +134,7 @@ func (p *iface) problems(managed bool, why string) []string {
 }
 
 // differs says what the metadata shows otherwise than we believe, among what we have not written about lately, since
-// the metadata is behind. It notes what it sees of foreign addresses. The caller holds n.mu.
+// the metadata is behind. The addresses of ENIs that are none of ours are only noted. The caller holds n.mu.
 func (n *Node) differs(ifs []eni.Interface) string {
 	now := time.Now()
 	what := ""
@@ -143,12 +145,13 @@ func (n *Node) differs(ifs []eni.Interface) string {
 			continue
 		}
 		all := unitsOf(i)
+		if !p.minds() {
+			p.mirror(all, now)
+			continue
+		}
 		for u, e := range p.units {
 			settled := now.Sub(e.written) > settleTime && now.Sub(e.since) > settleTime
 			shown := slices.Contains(all, u)
-			if shown && e.state == ownership.Foreign {
-				e.seen = now
-			}
 			if settled && !e.delegated() && shown == (e.state == ownership.Lost) {
 				what = fmt.Sprintf("%s of %s (%s)", name(u), i.ID, e.state)
 			}
@@ -165,4 +168,21 @@ func (n *Node) differs(ifs []eni.Interface) string {
 		}
 	}
 	return what
+}
+
+// minds reports whether it matters to us what the ENI has: it is for pods, or has something of ours.
+func (p *iface) minds() bool {
+	ok, _ := p.managed()
+	return ok || p.count(ownership.Foreign) < len(p.units)
+}
+
+// mirror notes what the metadata shows on an ENI that is none of ours. The Amazon VPC CNI takes and gives back addresses
+// on its own ENIs with every few pods, which must not cost us a read from EC2 each time.
+func (p *iface) mirror(all []unit, now time.Time) {
+	maps.DeleteFunc(p.units, func(u unit, _ *entry) bool { return !slices.Contains(all, u) })
+	for _, u := range all {
+		if p.units[u] == nil {
+			p.units[u] = &entry{state: ownership.Foreign, since: now, seen: now}
+		}
+	}
 }

@@ -6,6 +6,7 @@ package pool
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -67,8 +68,10 @@ type entry struct {
 	written time.Time // of our last write to EC2 about it, or of its answer
 	missing time.Time // begin of the first settled read that did not show it, while held
 	seen    time.Time // begin of the last read that showed it
+	asking  bool      // a request about it is under way, and no read concludes anything
 	doubted bool      // what the metadata shows of it proves nothing: see [iface.doubt]
 	unsent  bool      // its unassign was not sent yet
+	barred  bool      // a link of the host carries it, though it is of a pool's range
 	named   bool      // EC2 named it as another's: it takes none of our slots
 	source  string    // where it came from, one of attachment's sources or [sourceNamed]
 	via     unit      // the delegated prefix that it is an address of; EC2 knows only that
@@ -143,11 +146,19 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 		p.n.log.Error("event makes no sense for the address", "eni", p.id, "ip", name(u), "state", e.state.String(), "event", event.String())
 		return ownership.Nothing
 	}
+	if stray(e, next, event) && u.IsSingleIP() {
+		p.strays = append(p.strays, u.Addr())
+		poke(p.n.tick)
+	}
 	if next != e.state {
 		if next == ownership.None && (event == ownership.Unassigned || event == ownership.Unseen) {
+			maps.DeleteFunc(p.recent, func(_ unit, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
 			p.recent[u] = time.Now() // reads may still show it here
 		}
-		e.state, e.since, e.missing, e.named = next, time.Now(), time.Time{}, false
+		if event != ownership.Release { // who has it changes nothing about where it was seen
+			e.missing = time.Time{}
+		}
+		e.state, e.since, e.named = next, time.Now(), false
 		if next != ownership.Held && next != ownership.Cooling && next != ownership.Lost && next != ownership.Guest {
 			e.key = attachment.Key{}
 		}
@@ -159,6 +170,20 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 		p.units[u] = e
 	}
 	return effect
+}
+
+// stray reports whether the event makes what other pods on the ENI know of the address as a neighbour wrong: it leaves the
+// ENI, or comes to it because somebody named it, perhaps from a place where they have just talked to it.
+func stray(e *entry, next ownership.State, event ownership.Event) bool {
+	switch {
+	case event == ownership.Register, event == ownership.Hold && e.source == sourceNamed:
+		return true
+	case next == ownership.Lost:
+		return e.state != next
+	case next != ownership.None:
+		return false
+	}
+	return e.state != ownership.None && e.state != ownership.Assigning && e.state != ownership.Unknown
 }
 
 // applyAll moves the units by the event and records where they came to stand.

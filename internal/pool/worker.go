@@ -4,6 +4,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
@@ -25,6 +25,8 @@ type worker struct {
 	surplus  time.Time // since when there is more stock than wanted
 	regain   time.Time // when lost addresses are asked for again
 	regained int       // how often they were
+	adopt    time.Time // orphans are not looked at before
+	claimed  bool      // the last step for those who wait was a claim
 }
 
 // step is what a worker does next: a call, or nothing for a while.
@@ -52,56 +54,113 @@ func (p *iface) run(ctx context.Context) {
 	}
 }
 
-// plan decides the next step. The caller holds n.mu.
-func (p *iface) plan(now time.Time) step {
-	const forever = time.Hour
-	wait := forever
-	due := func(at time.Time) bool {
-		if !now.Before(at) {
-			return true
-		}
-		wait = min(wait, at.Sub(now))
+// clock is the moment of a plan, and how long it is until the first thing that is not due yet.
+type clock struct {
+	now  time.Time
+	wait time.Duration
+}
+
+func (c *clock) due(at time.Time) bool {
+	if c.now.Before(at) {
+		c.wait = min(c.wait, at.Sub(c.now))
 		return false
 	}
+	return true
+}
+
+// plan decides the next step: first what somebody waits for, then what is in doubt, then what is too much. The caller
+// holds n.mu.
+func (p *iface) plan(now time.Time) step {
+	const forever = time.Hour
 	if p.gone {
 		return step{wait: forever}
 	}
+	c := &clock{now, forever}
+	for _, decide := range []func(*clock) func(context.Context){p.planWaiters, p.planDoubts, p.planSurplus} {
+		if do := decide(c); do != nil {
+			return step{do: do}
+		}
+	}
+	return step{wait: c.wait}
+}
+
+// planWaiters decides what is done for those who wait, and for the stock that those who come next find.
+func (p *iface) planWaiters(c *clock) func(context.Context) {
 	p.blocked()
-	if len(p.claims()) > 0 && due(p.w.resume) {
-		return step{do: p.claim}
+	if len(p.yielding()) > 0 && c.due(p.w.resume) {
+		return p.giveBack(p.yielding)
 	}
-	for _, c := range p.sortedClasses() {
-		if free, coming := c.stock(); c.waiting() > free+coming && p.slotsLeft(c.V6) == 0 {
-			c.slotsFull(now)
+	if ripe, at := p.orphans(c.now); !at.IsZero() && c.due(at) && len(ripe) > 0 {
+		return p.adopt
+	}
+	for _, k := range p.sortedClasses() {
+		// An address in doubt has a slot, and leaves it when a read shows that it is not there.
+		if free, coming := k.stock(); k.waiting() > free+coming && p.slotsLeft(k.V6) == 0 && p.pendingUnknown() == 0 {
+			k.slotsFull(c.now)
 		}
-		if c.ask() > 0 && due(c.growAt()) {
-			return step{do: c.grow}
+	}
+	// Claims and growth take turns, so that neither waits for what stands in the other's way.
+	first, second := p.planClaim, p.planGrowth
+	if p.w.claimed {
+		first, second = second, first
+	}
+	if do := first(c); do != nil {
+		return do
+	}
+	return second(c)
+}
+
+func (p *iface) planClaim(c *clock) func(context.Context) {
+	if _, w := p.nextClaim(); w != nil && c.due(later(p.w.resume, w.retry)) {
+		p.w.claimed = true
+		return p.claim
+	}
+	return nil
+}
+
+func (p *iface) planGrowth(c *clock) func(context.Context) {
+	all := p.sortedClasses()
+	slices.SortStableFunc(all, func(a, b *class) int { return cmp.Compare(b.short(), a.short()) }) // who is waited for comes first
+	for _, k := range all {
+		if k.ask() > 0 && c.due(k.growAt()) {
+			p.w.claimed = false
+			return k.grow
 		}
 	}
-	if len(p.resend()) > 0 && due(p.w.resume) {
-		return step{do: p.shrink}
+	return nil
+}
+
+// planDoubts decides what is done about units of which it is not known whether the ENI has them.
+func (p *iface) planDoubts(c *clock) func(context.Context) {
+	if len(p.resend()) > 0 && c.due(p.w.resume) {
+		return p.insist
 	}
-	if p.count(ownership.Lost) > 0 && due(later(p.w.regain, p.w.resume)) {
-		return step{do: p.regain}
+	if p.count(ownership.Lost) > 0 && c.due(later(p.w.regain, p.w.resume)) {
+		return p.regain
 	}
-	if at, pending := p.nextConfirm(); pending && due(at) {
-		return step{do: p.confirm}
+	if at, pending := p.nextConfirm(); pending && c.due(at) {
+		return p.confirm
 	}
-	if len(p.leaving(true)) > 0 && due(p.w.resume) {
-		return step{do: p.shrink}
+	return nil
+}
+
+// planSurplus decides what goes back to EC2.
+func (p *iface) planSurplus(c *clock) func(context.Context) {
+	if len(p.leaving(true)) > 0 && c.due(p.w.resume) {
+		return p.giveBack(func() []unit { return p.leaving(true) })
 	}
 	if len(p.leaving(false)) == 0 {
 		p.w.surplus = time.Time{}
-	} else {
-		if p.w.surplus.IsZero() {
-			p.w.surplus = now
-		}
-		// A pool that breathes would pay for each breath with two calls: stock is surplus when it was so for a while.
-		if due(later(p.w.surplus.Add(p.n.cfg.Cooldown), p.w.resume)) {
-			return step{do: p.shrink}
-		}
+		return nil
 	}
-	return step{wait: wait}
+	if p.w.surplus.IsZero() {
+		p.w.surplus = c.now
+	}
+	// A pool that breathes would pay for each breath with two calls: stock is surplus when it was so for a while.
+	if c.due(later(p.w.surplus.Add(p.n.cfg.Cooldown), p.w.resume)) {
+		return p.giveBack(func() []unit { return p.leaving(false) })
+	}
+	return nil
 }
 
 func later(a, b time.Time) time.Time {
@@ -111,20 +170,16 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// ask is how many more units the class should ask EC2 for.
+// ask is how many more units the class should ask EC2 for: none that would take the slot of somebody who waits.
 func (c *class) ask() int {
 	if ok, _ := c.p.managed(); !ok {
 		return 0
 	}
-	need := c.need()
-	if c.Source == attachment.SourcePrefix {
-		per := 1 << 4 // a /28
-		if c.V6 {
-			per = need // a /80 is plenty
-		}
-		need = (need + per - 1) / max(per, 1)
+	need := c.unitsFor(c.need())
+	if need == 0 {
+		return 0
 	}
-	return min(need, c.p.slotsLeft(c.V6))
+	return max(0, min(need, c.p.slotsLeft(c.V6)-c.p.short(c.V6)+c.short()))
 }
 
 // growAt is when to try to grow: not while backing off, after an exhaustion not soon unless somebody waits, and never for
@@ -133,8 +188,8 @@ func (c *class) growAt() time.Time {
 	full := c.full
 	if c.waiting() > 0 {
 		full = time.Time{}
-		if c.failure != nil && c.failure.final {
-			full = c.failure.at.Add(fullPause)
+		if f := c.limit(); f != nil && f.final && !f.slots {
+			full = f.at.Add(fullPause)
 		}
 	}
 	return later(later(c.p.w.resume, c.after), later(full, c.gatherUntil()))
@@ -189,23 +244,8 @@ func (p *iface) resend() []unit {
 // leaving lists the free units that are to go back to EC2: with named, those that a pod had asked for by name, at once;
 // without, what is more than every class wants that it serves, the youngest first, so that blocks stay whole.
 func (p *iface) leaving(named bool) []unit {
-	var free []unit
-	for u, e := range p.units {
-		if e.state != ownership.Free || (e.source == sourceNamed) != named || u.IsSingleIP() && p.wanted(u.Addr()) {
-			continue
-		}
-		if !u.IsSingleIP() && p.room(u) < capacity(u) {
-			continue // somebody has an address of the prefix
-		}
-		free = append(free, u)
-	}
-	slices.SortFunc(free, func(a, b unit) int {
-		if c := p.units[b].since.Compare(p.units[a].since); c != 0 {
-			return c
-		}
-		return compareUnits(a, b)
-	})
-	if named {
+	free := p.free(func(_ unit, e *entry) bool { return (e.source == sourceNamed) == named })
+	if named || len(free) == 0 {
 		return free
 	}
 	spare := map[*class]int{}
@@ -213,54 +253,56 @@ func (p *iface) leaving(named bool) []unit {
 		spare[c] = c.surplus()
 	}
 	return slices.DeleteFunc(free, func(u unit) bool {
-		worth := func(c *class) int {
-			switch e := p.units[u]; {
-			case !u.IsSingleIP() && c.Source == attachment.SourcePrefix && u.Addr().Is6() == c.V6:
-				return capacity(u)
-			case c.serves(u, e):
-				return 1
-			}
-			return 0
-		}
+		e := p.units[u]
 		for c, left := range spare {
-			if worth(c) > left {
+			if c.worth(u, e) > left {
 				return true
 			}
 		}
 		for c := range spare {
-			spare[c] -= worth(c)
+			spare[c] -= c.worth(u, e)
 		}
 		return false
 	})
 }
 
-// shrink gives units back to EC2: those whose unassign has to be said again, else what is leaving. One call takes one
-// sort of unit.
-func (p *iface) shrink(ctx context.Context) {
-	n := p.n
-	n.mu.Lock()
+// giveBack gives free units back to EC2: of those chosen, the ones that one call takes.
+func (p *iface) giveBack(choose func() []unit) func(context.Context) {
+	return func(ctx context.Context) {
+		p.n.mu.Lock()
+		us := alike(choose())
+		if err := p.applyAll(us, ownership.Unassign); err != nil {
+			p.n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
+		}
+		p.asking(us)
+		p.w.surplus = time.Time{}
+		p.n.mu.Unlock()
+		p.sendUnassign(ctx, us, false)
+	}
+}
+
+// insist says those unassigns that have to be said again, or for the first time.
+func (p *iface) insist(ctx context.Context) {
+	p.n.mu.Lock()
 	us := alike(p.resend())
 	again := slices.ContainsFunc(us, func(u unit) bool { return !p.units[u].unsent })
 	for _, u := range us {
 		p.units[u].unsent = false
 	}
-	if len(us) == 0 {
-		if us = alike(p.leaving(true)); len(us) == 0 {
-			us = alike(p.leaving(false))
-		}
-		if err := p.applyAll(us, ownership.Unassign); err != nil {
-			n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
-		}
-	}
-	p.stamp(us)
-	p.w.surplus = time.Time{}
-	n.mu.Unlock()
+	p.asking(us)
+	p.n.mu.Unlock()
+	p.sendUnassign(ctx, us, again)
+}
+
+// sendUnassign asks EC2 to take the units back, and files the answer.
+func (p *iface) sendUnassign(ctx context.Context, us []unit, again bool) {
 	if len(us) == 0 {
 		return
 	}
+	n := p.n
 	err := p.unassignUnits(ctx, us)
 	n.mu.Lock()
-	p.stamp(us)
+	p.answered(us)
 	event := ownership.ReplyLost
 	switch {
 	case err == nil:
@@ -273,11 +315,23 @@ func (p *iface) shrink(ctx context.Context) {
 	}
 	p.result(err)
 	n.log.Info("addresses given back", "eni", p.id, "ips", names(us), "outcome", outcome(err))
+	if errors.Is(err, eni.ErrNotAssigned) { // not here, though it takes a read to tell which of several
+		p.strays = append(p.strays, addrsOf(us)...)
+		poke(n.tick)
+	}
 	p.serve()
 	n.mu.Unlock()
-	if err == nil {
-		n.forget(p.id, addrsOf(us))
+}
+
+// sendBack has free units go back to EC2 next. The caller holds n.mu.
+func (p *iface) sendBack(us []unit) {
+	if err := p.applyAll(us, ownership.Unassign); err != nil {
+		p.n.log.Error("cannot record an unassign; it is said again after a restart", "error", err)
 	}
+	for _, u := range us {
+		p.units[u].unsent = true
+	}
+	poke(p.wake)
 }
 
 // alike are the units that go into one call with the first: of its family, and addresses or prefixes.
@@ -313,32 +367,36 @@ func (p *iface) assignUnits(ctx context.Context, us []unit, reassign bool) error
 func (p *iface) regain(ctx context.Context) {
 	n := p.n
 	n.mu.Lock()
-	lost := alike(p.inState(ownership.Lost))
-	lost = slices.DeleteFunc(lost, func(u unit) bool { return p.units[u].delegated() })
-	n.mu.Unlock()
-	var err error
-	var free []unit
-	if len(lost) > 0 {
-		var owners map[netip.Addr]eni.ID
-		owners, err = n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(lost))
-		for _, u := range lost {
-			if _, owned := owners[u.Addr()]; err == nil && !owned {
-				free = append(free, u)
-			}
+	lost := slices.DeleteFunc(p.inState(ownership.Lost), func(u unit) bool { return p.units[u].delegated() })
+	sticky := map[unit]hold{}
+	for _, u := range lost {
+		if h := n.holds[p.units[u].key]; h != nil && h.sticky {
+			sticky[u] = *h
 		}
 	}
-	if err == nil && len(free) > 0 {
-		n.mu.Lock()
-		free = slices.DeleteFunc(free, func(u unit) bool { return p.state(u) != ownership.Lost }) // released meanwhile
-		p.stamp(free)
-		n.mu.Unlock()
+	n.mu.Unlock()
+	var err error
+	var owners map[netip.Addr]eni.ID
+	if len(lost) > 0 {
+		owners, err = n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(lost))
 	}
-	if err == nil && len(free) > 0 {
-		err = p.assignUnits(ctx, free, false)
+	var free []unit
+	if err == nil {
+		nobodys := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool {
+			_, owned := owners[u.Addr()]
+			h, isSticky := sticky[u]
+			return owned || isSticky && n.replaced(ctx, h)
+		})
+		free = p.begin(nobodys)
+	}
+	for rest := free; len(rest) > 0; { // one call takes one family
+		batch := alike(rest)
+		err = errors.Join(err, p.assignUnits(ctx, batch, false))
+		rest = slices.DeleteFunc(slices.Clone(rest), func(u unit) bool { return slices.Contains(batch, u) })
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.stamp(free)
+	p.answered(free)
 	p.result(err)
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
@@ -346,11 +404,30 @@ func (p *iface) regain(ctx context.Context) {
 	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
 }
 
-// stamp notes that we wrote about the units just now.
-func (p *iface) stamp(us []unit) {
+// begin notes that EC2 is about to be asked for those of the units that are still lost, and returns them.
+func (p *iface) begin(lost []unit) []unit {
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return p.state(u) != ownership.Lost })
+	p.asking(us)
+	return us
+}
+
+// asking notes that EC2 is about to be asked to change the units. Until the answer is there no read concludes anything: a
+// request may be slower than reads are behind. The caller holds n.mu.
+func (p *iface) asking(us []unit) {
 	for _, u := range us {
 		if e := p.units[u]; e != nil {
-			e.written = time.Now()
+			e.written, e.asking = time.Now(), true
+		}
+	}
+}
+
+// answered notes that the answer of such a request is there. The caller holds n.mu.
+func (p *iface) answered(us []unit) {
+	for _, u := range us {
+		if e := p.units[u]; e != nil {
+			e.written, e.asking = time.Now(), false
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +37,8 @@ type world struct {
 	lab     *scenario.Lab
 	workers map[string]*node
 	log     *slog.Logger
+	ec2     http.RoundTripper // the way to EC2
+	api     *statefulSets
 }
 
 // node is one worker: the pool under test and what it stands on.
@@ -63,7 +64,7 @@ func newWorld(t *testing.T, yaml string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, lab: lab, workers: map[string]*node{}, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))}
+	w := &world{t: t, lab: lab, workers: map[string]*node{}, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})), ec2: lab.EC2(), api: &statefulSets{}}
 	return w
 }
 
@@ -99,13 +100,13 @@ func (w *world) client(key string, transport http.RoundTripper) aws.Config {
 func (n *node) start(rebooted bool) {
 	w := n.world
 	n.Node = pool.New(n.cfg, eni.Instance{ID: eni.InstanceID(w.lab.Instances[n.name]), Type: w.typeOf(n.name), AZ: "us-west-2a", Region: w.lab.Cloud.Region()}, pool.Ports{
-		EC2:        ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.lab.EC2()), Log: slog.New(slog.DiscardHandler)}),
+		EC2:        ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.ec2), Log: slog.New(slog.DiscardHandler)}),
 		Metadata:   imds.New(imds.Config{SDK: w.client("AK"+n.name, w.lab.IMDS(n.name))}),
 		Host:       n.host,
 		Namespaces: n.netns,
 		Ledger:     n.book,
 		Tombstones: n.stones,
-		Pods:       podsByName{},
+		Pods:       w.api,
 	}, n.book.records(), rebooted)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -264,6 +265,12 @@ func (b *book) setFull(full bool) {
 	b.full = full
 }
 
+func (b *book) value(key string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.kept[key])
+}
+
 func (b *book) records() []pool.Record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -384,6 +391,19 @@ func (n *namespaces) Forget(path string, addrs []netip.Addr) error {
 	return nil
 }
 
+// forgot reports whether the pod's neighbour entry for the address was deleted since the last [namespaces.remember].
+func (n *namespaces) forgot(a attachment.Attachment, addr netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Contains(n.forgotten[a.Netns.Path], addr)
+}
+
+func (n *namespaces) remember() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.forgotten = nil
+}
+
 func (n *namespaces) Scan() ([]pool.Found, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -449,18 +469,6 @@ func (t tombstones) Find(k attachment.Key) (pool.Tombstone, bool, error) {
 func (t tombstones) Remove(k attachment.Key) error {
 	delete(t, k)
 	return nil
-}
-
-// podsByName is a Kubernetes API in which a pod NAME-3 is the fourth of StatefulSet NAME.
-type podsByName struct{}
-
-func (podsByName) Ordinal(_ context.Context, p attachment.Pod) (string, int, error) {
-	i := strings.LastIndex(p.Name, "-")
-	if i < 0 {
-		return "", 0, nil
-	}
-	ordinal, err := strconv.Atoi(p.Name[i+1:])
-	return p.Name[:i], ordinal, err
 }
 
 // refusal is the pool's refusal in err; the test fails without one.

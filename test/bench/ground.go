@@ -23,11 +23,15 @@ import (
 const (
 	// podENIs with perENI addresses each: room for three rounds of the largest size.
 	podENIs, perENI = 8, 48
-	// agentConfig keeps all of it in stock from the start; the reservation has the role pool.
-	agentConfig = "warmIPTarget: 1\nminimumIPTarget: 48\nipCooldownPeriod: 1\n"
-	// warmTimeout is for the first stock and for a cooldown.
-	warmTimeout = time.Minute
+	// interfaceENIs with interfaceStock: room for three rounds in a machine in which everything is slow.
+	interfaceENIs, interfaceStock = 2, 12
 )
+
+// agentConfig keeps a number of addresses in stock from the start; the reservation has the role pool.
+const agentConfig = "warmIPTarget: 1\nminimumIPTarget: %d\nipCooldownPeriod: 1\n"
+
+// warmTimeout is for the first stock and for a cooldown, also in an emulated machine.
+const warmTimeout = time.Minute
 
 // theWorker is a large instance with ENIs for pods in one subnet, whose reservation has the tags.
 func theWorker(enis int, tags map[string]string) *scenario.Scenario {
@@ -51,32 +55,32 @@ func theWorker(enis int, tags map[string]string) *scenario.Scenario {
 
 // ground is a worker with an agent, and containers' namespaces.
 type ground struct {
-	lab    *lab.Running
-	worker *worker.Worker
-	netns  []string // names
+	enis, perENI int // ENIs for pods, and the stock of each
+	lab          *lab.Running
+	worker       *worker.Worker
+	netns        []string // names
 }
 
 // raise makes the ground. The caller closes it, also after an error.
-func raise(ctx context.Context, bin string, containers int, log io.Writer) (g *ground, err error) {
-	g = &ground{}
+func (g *ground) raise(ctx context.Context, bin string, containers int, log io.Writer) (err error) {
 	id := "bench" + strconv.Itoa(os.Getpid())
-	if g.lab, err = lab.Up(ctx, theWorker(podENIs, map[string]string{"multus-vpc.io/role": "pool"}), lab.Config{Prefix: id + "lab", Log: log}); err != nil {
-		return g, err
+	if g.lab, err = lab.Up(ctx, theWorker(g.enis, map[string]string{"multus-vpc.io/role": "pool"}), lab.Config{Prefix: id + "lab", Log: log}); err != nil {
+		return err
 	}
 	if g.worker, err = worker.New(g.lab, "worker-1", bin); err != nil {
-		return g, err
+		return err
 	}
-	if err := g.worker.Start(agentConfig); err != nil {
-		return g, err
+	if err := g.worker.Start(fmt.Sprintf(agentConfig, g.perENI)); err != nil {
+		return err
 	}
 	for i := range containers {
 		name := fmt.Sprintf("%spod-%d", id, i)
 		if _, err := netns.Create(name); err != nil {
-			return g, err
+			return err
 		}
 		g.netns = append(g.netns, name)
 	}
-	return g, g.warm(ctx)
+	return g.warm(ctx)
 }
 
 // warm waits until no address is held or cools, and every ENI has its whole stock.
@@ -92,11 +96,19 @@ func (g *ground) warm(ctx context.Context) error {
 				}
 			}
 		}
-		if free < podENIs*perENI {
-			return fmt.Sprintf("stock: %d of %d addresses are free", free, podENIs*perENI)
+		if free < g.enis*g.perENI {
+			return fmt.Sprintf("stock: %d of %d addresses are free", free, g.enis*g.perENI)
 		}
 		return ""
 	})
+}
+
+// closeAfter closes the ground, and adds what the agent said to an error.
+func (g *ground) closeAfter(err error) error {
+	if err != nil && g.worker != nil {
+		err = fmt.Errorf("%w\nthe agent said:\n%s", err, g.worker.Log())
+	}
+	return errors.Join(err, g.close())
 }
 
 // close removes what raise made, in reverse.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Command bench compares vpcipam with the reference IPAM plugins in one run and prints one table: times of ADD and DEL,
-// pods per second, what failed and what was given twice. `make bench` uses it. Every call is a process of its own for a
-// container of its own, executed as a runtime does; vpcipam asks the real agent on a worker of the lab, which has stock.
-// The plugins take turns round by round, so that a noisy machine is noisy for all of them: quote ratios, not times.
-// At last it fills a worker with pods and prints what that cost in EC2 calls and in memory. It measures and judges nothing.
+// Command bench compares the plugins with those of others in one run: times of ADD and DEL, pods per second, what failed,
+// what was given twice and what was left behind. `make bench` uses it, docs/benchmarks.md explains it. Every call is a
+// process of its own for a container of its own, executed as a runtime does; vpcipam and vpcipvlan ask the real agent on
+// a worker of the lab, which has stock; whereabouts asks a real API server. The plugins take turns round by round, so that
+// a noisy machine is noisy for all of them: quote ratios, not times. Those that make interfaces are compared where ipvlan
+// works, in a virtual machine if need be. At last it fills a worker with pods and prints what that cost in EC2 calls and
+// in memory. It measures and judges nothing.
 package main
 
 import (
@@ -24,7 +26,7 @@ import (
 
 const usage = `usage: bench [flags]
 
-Compares vpcipam with static and host-local: IPAM plugins alone, one process per call. Needs root.
+Compares vpcipam with static, host-local and whereabouts, and vpcipvlan with ipvlan: one process per call. Needs root.
 
 `
 
@@ -36,8 +38,11 @@ func main() {
 
 // options is what the command line asks for.
 type options struct {
-	bin      string // folder of agent and vpcipam
+	bin      string // folder of agent, vpcipam and vpcipvlan
 	peers    string // folder of the reference plugins
+	stack    string // folder of etcd, kube-apiserver and whereabouts; empty: without them
+	vm       string // the program that runs others where ipvlan works; empty: without ipvlan
+	inside   bool   // compare interface plugins, here
 	idle     string // the program that does nothing
 	parallel []int  // processes at a time
 	rounds   int
@@ -54,15 +59,27 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(stderr, "bench:", err)
 		return 2
 	}
-	r, err := measure(ctx, o, stderr)
-	if err == nil {
-		err = r.write(stdout, o.output)
-	}
-	if err != nil {
+	if err := compare(ctx, o, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
 	return 0
+}
+
+// compare measures and reports.
+func compare(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	if o.inside {
+		t, err := measureInterfaces(ctx, o, stderr)
+		if err != nil {
+			return err
+		}
+		return writeJSON(stdout, t)
+	}
+	r, err := measure(ctx, o, stderr)
+	if err != nil {
+		return err
+	}
+	return r.write(stdout, o.output)
 }
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
@@ -70,8 +87,11 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.Usage = func() { fmt.Fprint(stderr, usage); fs.PrintDefaults() }
-	fs.StringVar(&o.bin, "bin", getenv("MULTUS_VPC_BIN"), "`folder` of agent and vpcipam (MULTUS_VPC_BIN)")
+	fs.StringVar(&o.bin, "bin", getenv("MULTUS_VPC_BIN"), "`folder` of agent, vpcipam and vpcipvlan (MULTUS_VPC_BIN)")
 	fs.StringVar(&o.peers, "peers", getenv("MULTUS_VPC_PEERS"), "`folder` of the reference plugins (MULTUS_VPC_PEERS)")
+	fs.StringVar(&o.stack, "stack", getenv("MULTUS_VPC_STACK"), "`folder` of etcd, kube-apiserver and whereabouts (MULTUS_VPC_STACK); empty: without whereabouts")
+	fs.StringVar(&o.vm, "vm", "", "`program` that runs others where ipvlan works (test/vm); empty: without the interface plugins")
+	fs.BoolVar(&o.inside, "interfaces", false, "compare the interface plugins alone, on this kernel, and print JSON")
 	fs.StringVar(&o.idle, "idle", "", "`program` that does nothing; default: idle beside this one")
 	fs.IntVar(&o.rounds, "rounds", 9, "how often every plugin has its turn")
 	fs.IntVar(&o.batch, "batch", 32, "ADDs of a plugin in its turn, at least")
@@ -106,6 +126,7 @@ func (o options) validate(rest []string) error {
 	check(len(rest) == 0, "unexpected argument %q", rest)
 	check(filepath.IsAbs(o.bin), "-bin %q: must name a folder absolutely", o.bin)
 	check(filepath.IsAbs(o.peers), "-peers %q: must name a folder absolutely", o.peers)
+	check(o.stack == "" || filepath.IsAbs(o.stack), "-stack %q: must name a folder absolutely", o.stack)
 	check(o.rounds > 0, "-rounds %d: must be more than 0", o.rounds)
 	check(o.batch > 0 && o.batch <= maxBatch, "-batch %d: must be 1 to %d", o.batch, maxBatch)
 	for _, p := range o.parallel {

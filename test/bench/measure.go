@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +30,7 @@ type round struct {
 	adding   time.Duration   // from the first ADD's start to the last one's end
 	failures []error
 	twice    int // addresses that more than one container got
+	left     int // addresses that are still taken when every container was deleted
 }
 
 // cell is a plugin at a number of processes at a time.
@@ -38,35 +41,60 @@ type cell struct {
 }
 
 // measure runs everything.
-func measure(ctx context.Context, o options, stderr io.Writer) (report, error) {
-	cells, err := measureCalls(ctx, o, stderr)
-	if err != nil {
-		return report{}, err
+func measure(ctx context.Context, o options, stderr io.Writer) (r report, err error) {
+	if r.table, err = measureIPAM(ctx, o, stderr); err != nil {
+		return r, err
+	}
+	if o.vm != "" {
+		if r.Interfaces, err = askVM(ctx, o, stderr); err != nil {
+			return r, fmt.Errorf("interface plugins: %w", err)
+		}
 	}
 	fmt.Fprintf(stderr, "bench: fill a worker with %d pods\n", fullPods)
-	n, err := measureNode(ctx, o.bin, stderr)
-	if err != nil {
-		return report{}, fmt.Errorf("fill a worker: %w", err)
+	if r.Node, err = measureNode(ctx, o.bin, stderr); err != nil {
+		return r, fmt.Errorf("fill a worker: %w", err)
 	}
-	r := newReport(o, cells)
-	r.Node = n
 	return r, nil
 }
 
-// measureCalls has the plugins take turns.
-func measureCalls(ctx context.Context, o options, stderr io.Writer) (_ []cell, err error) {
-	containers := max(o.batch, slices.Max(o.parallel))
-	g, err := raise(ctx, o.bin, containers, stderr)
-	defer func() {
-		if err != nil && g.worker != nil {
-			err = fmt.Errorf("%w\nthe agent said:\n%s", err, g.worker.Log())
-		}
-		err = errors.Join(err, g.close())
-	}()
-	if err != nil {
-		return nil, err
+// measureIPAM compares IPAM plugins.
+func measureIPAM(ctx context.Context, o options, stderr io.Writer) (_ table, err error) {
+	g := &ground{enis: podENIs, perENI: perENI}
+	defer func() { err = g.closeAfter(err) }()
+	if err = g.raise(ctx, o.bin, o.containers(), stderr); err != nil {
+		return table{}, err
 	}
-	plugins := g.plugins(o)
+	plugins := g.ipamPlugins(o)
+	if o.stack == "" {
+		fmt.Fprintln(stderr, "bench: without whereabouts, for which -stack was not given")
+	} else {
+		var c *control
+		if c, err = startControl(ctx, o.stack); err != nil {
+			return table{}, err
+		}
+		defer func() { err = errors.Join(err, c.close()) }()
+		plugins = append(plugins, c.plugin(o, g))
+	}
+	cells, err := g.compare(ctx, o, plugins, stderr)
+	return newTable(o, reference, cells), err
+}
+
+// measureInterfaces compares chains of interface and IPAM plugins.
+func measureInterfaces(ctx context.Context, o options, stderr io.Writer) (_ table, err error) {
+	g := &ground{enis: interfaceENIs, perENI: interfaceStock}
+	defer func() { err = g.closeAfter(err) }()
+	if err = g.raise(ctx, o.bin, o.containers(), stderr); err != nil {
+		return table{}, err
+	}
+	cells, err := g.compare(ctx, o, g.interfacePlugins(o), stderr)
+	return newTable(o, interfaceReference, cells), err
+}
+
+// containers that a turn needs at most.
+func (o options) containers() int { return max(o.batch, slices.Max(o.parallel)) }
+
+// compare has the plugins take turns.
+func (g *ground) compare(ctx context.Context, o options, plugins []plugin, stderr io.Writer) ([]cell, error) {
 	cells := make([]cell, 0, len(o.parallel)*len(plugins))
 	for _, parallel := range o.parallel {
 		for _, p := range plugins {
@@ -78,9 +106,13 @@ func measureCalls(ctx context.Context, o options, stderr io.Writer) (_ []cell, e
 		for i, parallel := range o.parallel {
 			for j := range plugins {
 				k := (n + j) % len(plugins) // another one begins each time
-				r, turnErr := g.turn(ctx, plugins[k], fmt.Sprintf("%d-%d", n, parallel), parallel, max(o.batch, parallel))
-				if turnErr != nil {
-					return nil, turnErr
+				p := plugins[k]
+				if p.rounds > 0 && n >= p.rounds {
+					continue
+				}
+				r, err := g.turn(ctx, p, fmt.Sprintf("%d-%d", n, parallel), parallel, max(cmp.Or(p.batch, o.batch), parallel))
+				if err != nil {
+					return nil, err
 				}
 				c := &cells[i*len(plugins)+k]
 				c.rounds = append(c.rounds, r)
@@ -103,21 +135,30 @@ func (g *ground) turn(ctx context.Context, p plugin, id string, parallel, size i
 		if err != nil {
 			return round{}, err
 		}
-		calls[i] = call{program: p.program, id: fmt.Sprintf("%s-%d", id, i), netns: netns.Path(g.netns[i]), config: config}
+		calls[i] = call{program: p.program, path: p.path, id: fmt.Sprintf("%s-%d", id, i), netns: netns.Path(g.netns[i]), config: config}
 	}
 	runtime.GC() // not in the middle
 	var r round
+	within := func(f func() error) error { return netns.Do(g.worker.Netns, f) }
+	if p.outside {
+		within = onThread
+	}
 	start := time.Now()
-	added, err := g.all(ctx, "ADD", calls, parallel)
+	added, err := all(ctx, "ADD", calls, parallel, within)
 	if err != nil {
 		return r, err
 	}
 	r.adding = time.Since(start)
-	deleted, err := g.all(ctx, "DEL", calls, parallel)
+	deleted, err := all(ctx, "DEL", calls, parallel, within)
 	if err != nil {
 		return r, err
 	}
 	r.count(p, added, deleted)
+	if p.left != nil {
+		if r.left, err = p.left(ctx); err != nil {
+			return r, fmt.Errorf("count what %s left: %w", p.name, err)
+		}
+	}
 	return r, nil
 }
 
@@ -148,8 +189,8 @@ func (r *round) count(p plugin, added, deleted []answer) {
 
 // call is a container's call of a plugin.
 type call struct {
-	program, id, netns string
-	config             []byte
+	program, path, id, netns string
+	config                   []byte
 }
 
 // answer is what came of it.
@@ -159,8 +200,15 @@ type answer struct {
 	err    error
 }
 
-// all runs the calls, a number at a time, in the worker's network namespace.
-func (g *ground) all(ctx context.Context, command string, calls []call, parallel int) ([]answer, error) {
+// onThread runs f on one thread, so that a process that f starts does not end early with another.
+func onThread(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return f()
+}
+
+// all runs the calls, a number at a time, within a network namespace.
+func all(ctx context.Context, command string, calls []call, parallel int, within func(func() error) error) ([]answer, error) {
 	answers := make([]answer, len(calls))
 	next := make(chan int, len(calls))
 	for i := range calls {
@@ -170,7 +218,7 @@ func (g *ground) all(ctx context.Context, command string, calls []call, parallel
 	var group errgroup.Group
 	for range min(parallel, len(calls)) {
 		group.Go(func() error {
-			return netns.Do(g.worker.Netns, func() error {
+			return within(func() error {
 				for i := range next {
 					if ctx.Err() != nil {
 						return context.Cause(ctx)
@@ -187,6 +235,9 @@ func (g *ground) all(ctx context.Context, command string, calls []call, parallel
 	return answers, group.Wait()
 }
 
+// callTimeout bounds one call. Kubelet gives a pod four minutes, for all of its interfaces.
+const callTimeout = time.Minute
+
 // run executes the plugin as a runtime does, but with files instead of pipes: nothing of this process takes part. The
 // error is that it could not be run.
 func (c call) run(ctx context.Context, command string) (a answer, err error) {
@@ -200,11 +251,19 @@ func (c call) run(ctx context.Context, command string) (a answer, err error) {
 		return a, err
 	}
 	defer stdout.Close()
-	cmd := exec.CommandContext(ctx, c.program)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stdout
+	stderr, err := scratch(nil)
+	if err != nil {
+		return a, err
+	}
+	defer stderr.Close()
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(limited, c.program)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
 	cmd.Env = []string{
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=/nonexistent", "CNI_COMMAND=" + command,
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=" + cmp.Or(c.path, "/nonexistent"), "CNI_COMMAND=" + command,
 		"CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=net1",
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench-" + c.id + ";K8S_POD_INFRA_CONTAINER_ID=" + c.id,
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
@@ -213,12 +272,25 @@ func (c call) run(ctx context.Context, command string) (a answer, err error) {
 	if ctx.Err() != nil {
 		return a, context.Cause(ctx)
 	}
+	if limited.Err() != nil {
+		return answer{took: a.took, err: fmt.Errorf("no answer within %v", callTimeout)}, nil
+	}
 	a.stdout, a.err = contents(stdout)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		a.err = fmt.Errorf("%w: %s", exit, bytes.TrimSpace(a.stdout))
+		said, readErr := contents(stderr)
+		a.err = errors.Join(fmt.Errorf("%w: %s%s", exit, bytes.TrimSpace(a.stdout), lastLine(said)), readErr)
 		err = nil
 	}
 	return a, err
+}
+
+// lastLine of a log, after a separator; empty when there is none.
+func lastLine(log []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	if last := lines[len(lines)-1]; last != "" {
+		return " (" + last + ")"
+	}
+	return ""
 }
 
 // contents are what was written to a scratch file.

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -19,14 +21,22 @@ import (
 
 // report is the outcome of a run.
 type report struct {
-	Kernel string `json:"kernel"`
-	Go     string `json:"go"`
-	CPUs   int    `json:"cpus"`
-	Rounds int    `json:"rounds"`
-	Rows   []row  `json:"rows"`
-	Node   node   `json:"node"`
-	// Failure is the first one, in words.
-	Failure string `json:"failure,omitempty"`
+	table             // of IPAM plugins alone
+	Interfaces *table `json:"interfaces,omitempty"` // nil when they were not compared
+	Node       node   `json:"node"`
+}
+
+// table is one comparison, on one machine.
+type table struct {
+	Kernel    string `json:"kernel"`
+	Go        string `json:"go"`
+	CPU       string `json:"cpu"` // as it calls itself: QEMU TCG is an emulated one
+	CPUs      int    `json:"cpus"`
+	Rounds    int    `json:"rounds"`
+	Reference string `json:"reference"` // the plugin that the ratios are to
+	Rows      []row  `json:"rows"`
+	// Failures are the first one of each plugin, in words.
+	Failures map[string]string `json:"failures,omitempty"`
 }
 
 // row is a cell in figures.
@@ -40,13 +50,14 @@ type row struct {
 	Calls         int     `json:"calls"` // that succeeded
 	Failed        int     `json:"failed"`
 	Twice         int     `json:"twice"` // addresses that more than one container had at a time
+	Left          int     `json:"left"`  // addresses that were still taken when all containers were deleted
 }
 
 // times of one command, in milliseconds.
 type times struct {
 	P50 figure `json:"p50ms"` // median over the rounds of each round's median
 	P99 figure `json:"p99ms"` // of all calls
-	// Ratio to [reference] is the median over the rounds of the ratio within a round.
+	// Ratio to the reference is the median over the rounds of the ratio within a round.
 	Ratio figure `json:"ratio"`
 }
 
@@ -68,9 +79,9 @@ func (f figure) String() string {
 	return strconv.FormatFloat(float64(f), 'f', 2, 64)
 }
 
-// newReport makes figures out of measurements.
-func newReport(o options, cells []cell) report {
-	r := report{Kernel: kernel(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Rounds: o.rounds}
+// newTable makes figures out of measurements.
+func newTable(o options, reference string, cells []cell) table {
+	r := table{Kernel: kernel(), Go: runtime.Version(), CPU: cpu(), CPUs: runtime.NumCPU(), Rounds: o.rounds, Reference: reference, Failures: map[string]string{}}
 	for _, c := range cells {
 		i := slices.IndexFunc(cells, func(x cell) bool { return x.plugin == reference && x.parallel == c.parallel })
 		line := row{
@@ -84,8 +95,9 @@ func newReport(o options, cells []cell) report {
 			line.Calls += len(one.add) + len(one.del)
 			line.Failed += len(one.failures)
 			line.Twice += one.twice
-			if len(one.failures) > 0 && r.Failure == "" {
-				r.Failure = one.failures[0].Error()
+			line.Left += one.left
+			if len(one.failures) > 0 && r.Failures[c.plugin] == "" {
+				r.Failures[c.plugin] = one.failures[0].Error()
 			}
 		}
 		line.PodsPerSecond = quantile(rates, 0.5)
@@ -134,34 +146,43 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
+// cpu is the model name of the first processor that has one.
+func cpu() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown" // not on arm64
+}
+
 // write writes the report in the form that was asked for.
 func (r report) write(w io.Writer, form string) error {
 	if form == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return writeJSON(w, r)
 	}
-	_, err := io.WriteString(w, r.table())
+	_, err := io.WriteString(w, r.text())
 	return err
 }
 
-// table is the report for people.
-func (r report) table() string {
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// text is the report for people.
+func (r report) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "IPAM plugins alone: one process per call, one container each. Linux %s, %d CPUs, %s.\n", r.Kernel, r.CPUs, r.Go)
-	fmt.Fprintf(&text, "%d rounds by turns. p50 in ms and pods/s are medians of the rounds, p99 is of all calls;\n", r.Rounds)
-	fmt.Fprintf(&text, "× is the median of the ratios to %s within a round.\n\n", reference)
-	const head, line = "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7s %6s %7s %6s\n", "%9s  %-30s %9s %7s %6s  %9s %7s %6s  %7.0f %6d %7d %6d\n"
-	fmt.Fprintf(&text, head, "at a time", "plugin", "ADD p50", "p99", "×", "DEL p50", "p99", "×", "pods/s", "calls", "failed", "twice")
-	last := 0
-	for _, x := range r.Rows {
-		at := ""
-		if x.Parallel != last {
-			at = strconv.Itoa(x.Parallel)
-		}
-		last = x.Parallel
-		fmt.Fprintf(&text, line, at, x.Plugin,
-			x.ADD.P50, x.ADD.P99, x.ADD.Ratio, x.DEL.P50, x.DEL.P99, x.DEL.Ratio, x.PodsPerSecond, x.Calls, x.Failed, x.Twice)
+	fmt.Fprintf(&text, "IPAM plugins alone: one process per call, one container each.\n")
+	r.table.write(&text)
+	if t := r.Interfaces; t != nil {
+		fmt.Fprintf(&text, "\nInterface and IPAM plugins: the same, where ipvlan works.\n")
+		t.write(&text)
 	}
 	if n := r.Node; n.FullPods > 0 {
 		const mib = 1 << 20
@@ -170,8 +191,27 @@ func (r report) table() string {
 		fmt.Fprintf(&text, "the agent's memory with %d pods on it: %.1f MiB resident, %.1f MiB at most\n",
 			n.FullPods, float64(n.Resident)/mib, float64(n.Peak)/mib)
 	}
-	if r.Failure != "" {
-		fmt.Fprintf(&text, "\nthe first failure: %s\n", r.Failure)
-	}
 	return text.String()
+}
+
+// write writes the table for people.
+func (t table) write(text *strings.Builder) {
+	fmt.Fprintf(text, "Linux %s, %d × %s, %s.\n", t.Kernel, t.CPUs, t.CPU, t.Go)
+	fmt.Fprintf(text, "%d rounds by turns. p50 in ms and pods/s are medians of the rounds, p99 is of all calls;\n", t.Rounds)
+	fmt.Fprintf(text, "× is the median of the ratios to %s within a round.\n\n", t.Reference)
+	const head, line = "%9s  %-30s %9s %8s %7s  %9s %8s %7s  %7s %6s %6s %5s %4s\n", "%9s  %-30s %9s %8s %7s  %9s %8s %7s  %7.0f %6d %6d %5d %4d\n"
+	fmt.Fprintf(text, head, "at a time", "plugin", "ADD p50", "p99", "×", "DEL p50", "p99", "×", "pods/s", "calls", "failed", "twice", "left")
+	last := 0
+	for _, x := range t.Rows {
+		at := ""
+		if x.Parallel != last {
+			at = strconv.Itoa(x.Parallel)
+		}
+		last = x.Parallel
+		fmt.Fprintf(text, line, at, x.Plugin,
+			x.ADD.P50, x.ADD.P99, x.ADD.Ratio, x.DEL.P50, x.DEL.P99, x.DEL.Ratio, x.PodsPerSecond, x.Calls, x.Failed, x.Twice, x.Left)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Failures)) {
+		fmt.Fprintf(text, "\nthe first failure: %s\n", t.Failures[name])
+	}
 }
