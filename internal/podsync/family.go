@@ -174,21 +174,25 @@ func (f family) contest(ctx context.Context, a netip.Addr, conflict attachment.O
 	}
 }
 
-// move takes the address from the ENI that holds it, unless that is not a worker's for pods.
+// move takes the address from the ENI that holds it, unless that is not this cluster's, or not a worker's for pods.
 func (f family) move(ctx context.Context, a netip.Addr, owner eni.ID, conflict attachment.OnConflict) Result {
-	ifs, err := f.ec2.Interfaces(ctx, []eni.ID{owner})
+	ifs, err := f.ec2.Interfaces(ctx, []eni.ID{owner, f.eni.ID}) // the instance metadata knows no tags of ours
 	if err != nil {
 		return Result{Err: err}
 	}
+	tags := map[eni.ID]map[string]string{}
 	for _, i := range ifs {
-		switch {
-		case i.ID != owner:
-			continue
-		case i.Primary == a:
+		if i.ID == owner && i.Primary == a {
 			return Result{Err: fmt.Errorf("%w: %s is the primary address of %s and cannot be moved: keep it out of the pods' range", ErrRefused, a, owner)}
-		case conflict == attachment.WaitThenReassign && i.Tags[eni.TagNoManage] != "true":
-			return Result{Err: fmt.Errorf("%w: %s, which is not tagged %s=true as a worker's ENI for pods", ErrContested, owner, eni.TagNoManage)}
 		}
+		tags[i.ID] = i.Tags
+	}
+	switch {
+	case conflict == attachment.Reassign:
+	case tags[owner][eni.TagNoManage] != "true":
+		return Result{Err: fmt.Errorf("%w: %s, which is not tagged %s=true as a worker's ENI for pods", ErrContested, owner, eni.TagNoManage)}
+	case !eni.SameCluster(tags[f.eni.ID], tags[owner]):
+		return Result{Err: fmt.Errorf("%w: %s, whose tags do not name the cluster of %s", ErrContested, owner, f.eni.ID)}
 	}
 	if err := f.take(ctx, owner, a); err != nil {
 		return Result{Err: explain(f.place, fmt.Errorf("move %s from %s to %s: %w", a, owner, f.eni.ID, err))}
