@@ -48,6 +48,7 @@ var impure = map[string]string{
 const (
 	apimachinery = "k8s.io/apimachinery"
 	clientGo     = "k8s.io/client-go"
+	k8sAPI       = "k8s.io/api"
 	awsSDK       = "github.com/aws/aws-sdk-go-v2"
 	smithy       = "github.com/aws/smithy-go"
 	cni          = "github.com/containernetworking/cni"
@@ -86,6 +87,7 @@ var table = []row{
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
 	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
 	{path: "internal/imds", floor: hands, libraries: []string{awsSDK, smithy, errgroup}},
+	{path: "internal/inject", floor: flows, libraries: []string{k8sAPI}},
 	{path: "internal/kube", floor: hands, libraries: []string{apimachinery, clientGo}},
 	{path: "internal/ledger", floor: hands},
 	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
