@@ -149,3 +149,38 @@ func TestRegisterOtherAddresses(t *testing.T) {
 		}
 	})
 }
+
+// Ranges that a network had once are given up when nobody has asked for them for a day, and survive a restart until then.
+func TestReplacedRangesAreGivenUp(t *testing.T) {
+	inLab(t, dual, func(t *testing.T, w *world, n *node) {
+		old := n.pod("a")
+		was, is := attachment.Query{Ranges: ranges("10.10.1.64-10.10.1.79")}, attachment.Query{Ranges: ranges("10.10.1.100-10.10.1.120")}
+		n.mustAdd(old, was)
+		n.del(old)
+		n.mustAdd(n.pod("b"), is)
+		in := func(r attachment.Range) (c int) {
+			for a := range n.states() {
+				if r.Contains(a) {
+					c++
+				}
+			}
+			return c
+		}
+		time.Sleep(20 * time.Hour)
+		if in(was.Ranges[0]) != 4 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after 20 hours: %v", n.states())
+		}
+		n.mustAdd(n.pod("c"), is)
+		time.Sleep(6 * time.Hour)
+		if in(was.Ranges[0]) != 0 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after 26 hours: %v", n.states())
+		}
+		n.crash()
+		<-n.Ready()
+		time.Sleep(time.Hour)
+		if in(was.Ranges[0]) != 0 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after a restart: %v", n.states())
+		}
+		w.agreeAll(n)
+	})
+}

@@ -20,6 +20,7 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
+			n.retire()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.cool()

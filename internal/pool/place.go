@@ -6,7 +6,6 @@ package pool
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,10 +96,10 @@ func (n *Node) enlist(p *iface, w *waiter, q attachment.Query) error {
 // activate lets the ENI take stock of a kind from now on, across restarts. The caller holds n.mu.
 func (n *Node) activate(p *iface, k kind) (*class, error) {
 	if c := p.classes[k.key()]; c != nil {
+		c.asked = time.Now()
 		return c, nil
 	}
-	key := fmt.Sprintf("%s%s/%x", activePrefix, p.id, sha256.Sum256([]byte(k.key())))
-	if err := n.ports.Ledger.Put(Record{Key: key, Value: json.RawMessage(k.key())}); err != nil {
+	if err := n.ports.Ledger.Put(Record{Key: activeKey(p.id, k), Value: json.RawMessage(k.key())}); err != nil {
 		return nil, &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.id, err)}
 	}
 	c := p.class(k)
