@@ -106,7 +106,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	node := pool.New(o.pool, instance, pool.Ports{
 		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
 		Metadata:   metadata,
-		Host:       host{},
+		Host:       host{log},
 		Namespaces: namespaces{},
 		Ledger:     records{book},
 		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
