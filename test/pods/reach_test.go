@@ -36,6 +36,16 @@ func (e endpoint) serveEcho(t *testing.T) {
 	cleanUp(t, packets.Close)
 }
 
+// reachFrom demands that a ping from the endpoint's address is answered.
+func reachFrom(t *testing.T, from endpoint, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := pod.PingFrom(ctx, from.pod.Netns, from.addr, to); err != nil {
+		t.Errorf("from %s of %s: %v", from.addr, from.pod.Name, err)
+	}
+}
+
 // tcp demands that a connection from e to another endpoint carries data within a time.
 func (e endpoint) tcp(t *testing.T, within time.Duration, to netip.Addr) {
 	t.Helper()
