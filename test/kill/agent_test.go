@@ -17,11 +17,12 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab"
 	"github.com/multus-vpc/multus-vpc/internal/lab/netns"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // agent is one worker's agent, through all its lives.
 type agent struct {
-	place *place
+	place *stage.Place
 	netns string // path
 	dir   string // socket, ledger, configuration, log
 	bin   string
@@ -83,7 +84,7 @@ func (a *agent) start() error {
 	}, a.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.place.do(cmd.Start); err != nil {
+	if err := a.place.Do(cmd.Start); err != nil {
 		return errors.Join(fmt.Errorf("start the agent: %w", err), log.Close())
 	}
 	l := &life{cmd: cmd, log: log, ended: make(chan struct{})}

@@ -114,7 +114,7 @@ func (n *node) differences(ctx context.Context, carried map[netip.Addr]string, e
 			differs("%s of %s is not held", s.addr, s.id)
 		}
 		delete(held, s.addr)
-		if dev, err := n.ground.judge.routeOf(s.addr); err != nil || dev != n.dev {
+		if dev, err := n.ground.judge.routes.Of(s.addr); err != nil || dev != n.dev {
 			differs("%s of %s is routed to %q, not %s (%v)", s.addr, s.id, dev, n.dev, err)
 		}
 	}

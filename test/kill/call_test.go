@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // call is one execution of the plugin.
@@ -69,23 +71,23 @@ func (c *calls) inFlight() []*call {
 
 // exec runs the plugin for a sandbox and waits for its end.
 func (n *node) exec(ctx context.Context, command string, s *sandbox) (*call, error) {
-	config, err := json.Marshal(n.wiring.config(n.agent.socket()))
+	config, err := json.Marshal(n.wiring.Config(n.agent.socket()))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	c := &call{command: command, netns: s.path, done: make(chan struct{})}
-	c.cmd = exec.CommandContext(ctx, filepath.Join(n.bin, n.wiring.plugin))
+	c.cmd = exec.CommandContext(ctx, filepath.Join(n.bin, n.wiring.Plugin))
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = bytes.NewReader(config), &c.stdout, &c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c.cmd.Env = []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + n.cniNetns(s), "CNI_IFNAME=" + ifName, "CNI_PATH=" + n.bin,
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + n.cniNetns(s), "CNI_IFNAME=" + stage.IfName, "CNI_PATH=" + n.bin,
 		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s", s.pod, s.id, s.pod),
 	}
-	if err = n.place.do(c.cmd.Start); err != nil {
-		return nil, fmt.Errorf("start %s: %w", n.wiring.plugin, err)
+	if err = n.place.Do(c.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", n.wiring.Plugin, err)
 	}
 	n.calls.add(c) // now that it can be shot
 	err = c.cmd.Wait()

@@ -19,6 +19,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // twoWorkers share a reservation that is smaller than what both may hold, so that addresses change hands.
@@ -56,13 +57,13 @@ type ground struct {
 // node is a worker: its agent, and its runtime with the pods.
 type node struct {
 	ground *ground
-	wiring wiring
+	wiring stage.Wiring
 	name   string
 	netns  string
 	bin    string
 	eni    string // ID of the ENI for pods
 	dev    string // the link of that ENI in the VPC's namespace
-	place  *place
+	place  *stage.Place
 	gate   *gate
 	agent  *agent
 	calls  calls
@@ -80,7 +81,7 @@ type node struct {
 var errFailed = errors.New("the test has failed")
 
 // up raises the ground. Everything goes when the test ends.
-func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
+func up(t *testing.T, w stage.Wiring, bin string, seed uint64) *ground {
 	t.Helper()
 	s, err := scenario.Parse([]byte(twoWorkers))
 	if err != nil {
@@ -122,7 +123,7 @@ func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
 }
 
 // addNode starts what a worker has: the gate before EC2 and an agent.
-func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
+func (g *ground) addNode(i int, name string, w stage.Wiring, bin, dir string) *node {
 	g.t.Helper()
 	path := g.lab.Netns[name]
 	n := &node{
@@ -131,14 +132,14 @@ func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
 		rng: rand.New(rand.NewPCG(g.seed, uint64(i))),
 	}
 	var err error
-	if n.dev, err = g.judge.linkOf(n.eni); err != nil {
+	if n.dev, err = g.judge.routes.LinkOf(n.eni); err != nil {
 		g.t.Fatal(err)
 	}
-	if n.place, err = enter(path, filepath.Join(dir, "netns")); err != nil {
+	if n.place, err = stage.Enter(path, filepath.Join(dir, "netns")); err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() {
-		if leaveErr := n.place.leave(); leaveErr != nil {
+		if leaveErr := n.place.Leave(); leaveErr != nil {
 			g.t.Error(leaveErr)
 		}
 	})

@@ -5,29 +5,24 @@ package kill
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/netlinksafe"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // judge knows what the runtimes were told and what the kernel says, and nothing of what agents believe.
 type judge struct {
 	ground *ground
 
+	routes *stage.Routes
+
 	mu       sync.Mutex
-	vpc      netlinksafe.Handle         // rtnetlink in the VPC's namespace
 	carriers map[netip.Addr]holder      // who has an address by the answer to an ADD
 	last     map[netip.Addr]lastCarrier // who gave it back last
 }
@@ -42,14 +37,14 @@ type lastCarrier struct {
 }
 
 func newJudge(g *ground) (*judge, error) {
-	h, err := pod.Handle(g.lab.Netns["vpc"])
+	routes, err := stage.OpenRoutes(g.lab.Netns["vpc"])
 	if err != nil {
 		return nil, err
 	}
-	return &judge{ground: g, vpc: h, carriers: map[netip.Addr]holder{}, last: map[netip.Addr]lastCarrier{}}, nil
+	return &judge{ground: g, routes: routes, carriers: map[netip.Addr]holder{}, last: map[netip.Addr]lastCarrier{}}, nil
 }
 
-func (j *judge) close() { j.vpc.Close() }
+func (j *judge) close() { j.routes.Close() }
 
 // given judges the answer to an ADD that came at a moment: nobody else has the address, nobody else had it within the
 // cooldown, and the VPC routed it to the pod's worker by then. The fabric may be a little late on a busy machine, so what
@@ -59,7 +54,9 @@ func (j *judge) given(n *node, s *sandbox, at time.Time) {
 	if route := cloud.View(at.Add(-cloud.Lags().Route)).Routes()[s.addr]; route != n.eni {
 		j.ground.fail("ADD gave %s to %s on %s, and the VPC routes it to %q, not to %s", s.addr, s.id, n.name, route, n.eni)
 	}
-	if err := j.awaitRoute(s.addr, n.dev); err != nil {
+	ctx, cancel := context.WithTimeout(j.ground.ctx, patience)
+	defer cancel()
+	if err := j.routes.Await(ctx, s.addr, n.dev); err != nil {
 		j.ground.fail("ADD gave %s to %s on %s: %v", s.addr, s.id, n.name, err)
 	}
 	j.mu.Lock()
@@ -84,71 +81,17 @@ func (j *judge) returned(s *sandbox) {
 	}
 }
 
-// linkOf is the name of an ENI's link in the VPC's namespace. The fabric keeps the ID in the link's alias.
-func (j *judge) linkOf(eniID string) (string, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	links, err := j.vpc.LinkList()
-	if err != nil {
-		return "", err
-	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Alias, eniID+" ") {
-			return l.Attrs().Name, nil
-		}
-	}
-	return "", fmt.Errorf("the fabric has no link for %s", eniID)
-}
-
-// awaitRoute waits until the kernel of the VPC routes an address to a link.
-func (j *judge) awaitRoute(addr netip.Addr, dev string) error {
-	ctx, cancel := context.WithTimeout(j.ground.ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		route, err := j.routeOf(addr)
-		if err != nil || route == dev {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("the fabric routes it to %q, not to %s", route, dev)
-		}
-	}
-}
-
-// routeOf is the link to which the kernel of the VPC routes an address; empty when to none.
-func (j *judge) routeOf(addr netip.Addr) (string, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	routes, err := j.vpc.RouteListFiltered(netlink.FAMILY_V4,
-		&netlink.Route{Dst: ipNet(netip.PrefixFrom(addr, addr.BitLen())), Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return "", fmt.Errorf("read the VPC's route to %s: %w", addr, err)
-	}
-	if len(routes) == 0 {
-		return "", nil
-	}
-	link, err := j.vpc.LinkByIndex(routes[0].LinkIndex)
-	if err != nil {
-		return "", err
-	}
-	return link.Attrs().Name, nil
-}
-
 // look reads every pod's namespace: no address may be in two.
 func (j *judge) look() map[netip.Addr]string {
 	carried := map[netip.Addr]string{}
 	for _, n := range j.ground.nodes {
-		files, err := os.ReadDir(n.place.pods)
+		files, err := os.ReadDir(n.place.Pods)
 		if err != nil {
 			j.ground.fail("%v", err)
 		}
 		for _, f := range files {
-			path := filepath.Join(n.place.pods, f.Name())
-			addrs, err := addressesIn(path)
+			path := filepath.Join(n.place.Pods, f.Name())
+			addrs, err := stage.AddressesIn(path)
 			if err != nil {
 				continue // removed meanwhile
 			}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // sandbox is one life of a pod: a container ID and a network namespace.
@@ -29,7 +30,7 @@ func (n *node) newSandbox(podName, file string) (*sandbox, error) {
 		s.file = s.id
 	}
 	var err error
-	if s.path, err = n.place.create(s.file); err != nil {
+	if s.path, err = n.place.Create(s.file); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -40,7 +41,7 @@ func (n *node) cniNetns(s *sandbox) string {
 	if s.gone {
 		return ""
 	}
-	return n.place.inside(s.file)
+	return n.place.Inside(s.file)
 }
 
 // create brings a pod up as a kubelet does: a failed ADD is followed by DEL and a new sandbox. It gives up when the
@@ -72,15 +73,15 @@ func (n *node) create(ctx context.Context, podName string) {
 
 // adopt takes in what ADD returned: the address is the pod's from now on.
 func (n *node) adopt(s *sandbox, c *call) {
-	r, err := parseResult(c.stdout.Bytes())
+	r, err := stage.ParseResult(c.stdout.Bytes())
 	if err != nil {
 		n.ground.fail("%v", err)
 		return
 	}
 	s.addr = r.Addr.Addr()
 	n.ground.judge.given(n, s, c.ended)
-	if n.wiring.attach != nil {
-		if err := n.wiring.attach(n.netns, s.path, r); err != nil {
+	if n.wiring.Attach != nil {
+		if err := n.wiring.Attach(n.netns, s.path, r); err != nil {
 			n.ground.fail("attach %s: %v", s.id, err)
 			return
 		}
@@ -170,17 +171,17 @@ func (n *node) delete(ctx context.Context, s *sandbox) {
 }
 
 func (n *node) detach(s *sandbox) {
-	if n.wiring.detach == nil || s.gone {
+	if n.wiring.Detach == nil || s.gone {
 		return
 	}
-	if err := n.wiring.detach(s.path); err != nil {
+	if err := n.wiring.Detach(s.path); err != nil {
 		n.ground.fail("detach %s: %v", s.id, err)
 	}
 }
 
 func (n *node) removeNetns(s *sandbox) {
 	s.gone = true
-	if err := n.place.remove(s.file); err != nil {
+	if err := n.place.Remove(s.file); err != nil {
 		n.ground.fail("%v", err)
 	}
 }

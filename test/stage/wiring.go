@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-package kill
+package stage
 
 import (
 	"encoding/json"
@@ -16,45 +16,59 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
 
-// ifName is the pods' interface.
-const ifName = "net1"
+// IfName is the pods' interface.
+const IfName = "net1"
 
-// master is the link of the worker's ENI for pods.
-const master = "eth1"
+// Master is the link of the worker's ENI for pods.
+const Master = "eth1"
 
-// wiring is how pods get their interface.
-type wiring struct {
-	// plugin is the program that the runtime executes, config its configuration for an agent's socket.
-	plugin string
-	config func(socket string) map[string]any
-	// attach makes the interface after ADD, detach removes it; nil where the plugin does both.
-	attach func(workerNetns, podNetns string, r result) error
-	detach func(podNetns string) error
+// Wiring is how pods get their interface.
+type Wiring struct {
+	// Plugin is the program that the runtime executes, Config its configuration for an agent's socket.
+	Plugin string
+	Config func(socket string) map[string]any
+	// Attach makes the interface after ADD, Detach removes it; nil where the plugin does both.
+	Attach func(workerNetns, podNetns string, r Result) error
+	Detach func(podNetns string) error
 }
 
-// withVPCIPAM executes the IPAM plugin as an interface plugin does. The interface is a macvlan child of the ENI's
+// VPCIPAM executes the IPAM plugin as an interface plugin does. The interface is a macvlan child of the ENI's
 // link: unlike ipvlan it is there on every kernel, and the lab's VPC judges by addresses, not by MACs.
-func withVPCIPAM() wiring {
-	return wiring{
-		plugin: "vpcipam",
-		config: func(socket string) map[string]any {
+func VPCIPAM() Wiring {
+	return Wiring{
+		Plugin: "vpcipam",
+		Config: func(socket string) map[string]any {
 			return map[string]any{
-				"cniVersion": "1.0.0", "name": "kill", "type": "ipvlan", "master": master,
+				"cniVersion": "1.0.0", "name": "stage", "type": "ipvlan", "master": Master,
 				"ipam": map[string]any{"type": "vpcipam", "agentSocket": socket},
 			}
 		},
-		attach: attachMacvlan,
-		detach: detachLink,
+		Attach: attachMacvlan,
+		Detach: detachLink,
 	}
 }
 
-// result is what the tests need of a CNI result.
-type result struct {
+// VPCIPVlan executes the interface plugin, which makes the link itself and asks the agent itself. It needs ipvlan.
+func VPCIPVlan() Wiring {
+	return Wiring{
+		Plugin: "vpcipvlan",
+		Config: func(socket string) map[string]any {
+			return map[string]any{
+				"cniVersion": "1.0.0", "name": "stage", "type": "vpcipvlan", "eni": map[string]any{"deviceIndex": 1},
+				"ipam": map[string]any{"type": "vpcipam", "agentSocket": socket},
+			}
+		},
+	}
+}
+
+// Result is what the tests need of a CNI result.
+type Result struct {
 	Addr    netip.Prefix
 	Gateway netip.Addr
 }
 
-func parseResult(out []byte) (result, error) {
+// ParseResult reads what ADD printed.
+func ParseResult(out []byte) (Result, error) {
 	var r struct {
 		IPs []struct {
 			Address netip.Prefix `json:"address"`
@@ -62,24 +76,24 @@ func parseResult(out []byte) (result, error) {
 		} `json:"ips"`
 	}
 	if err := json.Unmarshal(out, &r); err != nil {
-		return result{}, fmt.Errorf("read the result of ADD: %w: %s", err, out)
+		return Result{}, fmt.Errorf("read the result of ADD: %w: %s", err, out)
 	}
 	if len(r.IPs) != 1 || !r.IPs[0].Address.IsValid() {
-		return result{}, fmt.Errorf("the result of ADD has not exactly one address: %s", out)
+		return Result{}, fmt.Errorf("the result of ADD has not exactly one address: %s", out)
 	}
-	return result{Addr: r.IPs[0].Address, Gateway: r.IPs[0].Gateway}, nil
+	return Result{Addr: r.IPs[0].Address, Gateway: r.IPs[0].Gateway}, nil
 }
 
 // attachMacvlan gives the pod an interface on the ENI with the address that it got.
-func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
+func attachMacvlan(workerNetns, podNetns string, r Result) (err error) {
 	worker, err := pod.Handle(workerNetns)
 	if err != nil {
 		return err
 	}
 	defer worker.Close()
-	parent, err := worker.LinkByName(master)
+	parent, err := worker.LinkByName(Master)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", master, err)
+		return fmt.Errorf("find %s: %w", Master, err)
 	}
 	fd, err := vnetns.GetFromPath(podNetns)
 	if err != nil {
@@ -87,7 +101,7 @@ func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
 	}
 	defer func() { err = errors.Join(err, fd.Close()) }()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex, attrs.Namespace = ifName, parent.Attrs().Index, netlink.NsFd(fd)
+	attrs.Name, attrs.ParentIndex, attrs.Namespace = IfName, parent.Attrs().Index, netlink.NsFd(fd)
 	if err = worker.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
 		return fmt.Errorf("add macvlan to %s: %w", podNetns, err)
 	}
@@ -96,7 +110,7 @@ func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
 		return err
 	}
 	defer inside.Close()
-	link, err := inside.LinkByName(ifName)
+	link, err := inside.LinkByName(IfName)
 	if err != nil {
 		return err
 	}
@@ -104,7 +118,7 @@ func attachMacvlan(workerNetns, podNetns string, r result) (err error) {
 		return fmt.Errorf("add %s in %s: %w", r.Addr, podNetns, err)
 	}
 	if err = inside.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up in %s: %w", ifName, podNetns, err)
+		return fmt.Errorf("set %s up in %s: %w", IfName, podNetns, err)
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: r.Gateway.AsSlice(), Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0"))}
 	if err = inside.RouteAdd(route); err != nil {
@@ -119,7 +133,7 @@ func detachLink(podNetns string) error {
 		return err
 	}
 	defer h.Close()
-	link, err := h.LinkByName(ifName)
+	link, err := h.LinkByName(IfName)
 	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
 		return nil
 	}
@@ -129,8 +143,8 @@ func detachLink(podNetns string) error {
 	return h.LinkDel(link)
 }
 
-// addressesIn lists what the interfaces of a namespace carry, loopback left out.
-func addressesIn(netnsPath string) ([]netip.Addr, error) {
+// AddressesIn lists what the interfaces of a namespace carry, loopback left out.
+func AddressesIn(netnsPath string) ([]netip.Addr, error) {
 	h, err := pod.Handle(netnsPath)
 	if err != nil {
 		return nil, err
