@@ -145,7 +145,7 @@ func (g *ground) report() {
 		g.t.Log(line)
 	}
 	for _, n := range g.nodes {
-		log, err := os.ReadFile(n.agent.logFile())
+		log, err := os.ReadFile(n.agent.LogFile())
 		if err != nil {
 			g.t.Log(err)
 			continue
