@@ -237,8 +237,12 @@ func (s *scene) reachEachOther(ctx context.Context) {
 	s.rng.Shuffle(len(pods), func(i, k int) { pods[i], pods[k] = pods[k], pods[i] })
 	for i, p := range pods {
 		to := pods[(i+1)%len(pods)]
+		began := time.Now()
 		if _, err := pod.Ping(ctx, p.Path, to.Addr); err != nil {
 			s.fail("%s (%s) to %s (%s): %v", p.ID, p.Addr, to.ID, to.Addr, err)
+		}
+		if took := time.Since(began); took > time.Second {
+			s.note("audit", "%s (%s) reaches %s (%s) after %v", p.ID, p.Addr, to.ID, to.Addr, took.Round(time.Millisecond))
 		}
 	}
 }

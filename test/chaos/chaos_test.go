@@ -26,7 +26,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("chaos.seed", 0, "repeats the schedule of a run; 0 draws one (CHAOS_SEED)")
-	killsFlag = flag.Int("chaos.kills", 0, "processes to kill in each weather; 0 is a short run (CHAOS_KILLS)")
+	killsFlag = flag.Int("chaos.kills", 0, "processes to kill; 0 is a short run (CHAOS_KILLS)")
 	keepFlag  = flag.String("chaos.keep", "", "folder to keep the diary and the agents' logs in (CHAOS_KEEP)")
 )
 
@@ -57,21 +57,25 @@ func run(m *testing.M) int {
 
 // TestChaos runs on every kernel, in two weathers at the same time.
 func TestChaos(t *testing.T) {
-	long := number(t, "CHAOS_KILLS", uint64(*killsFlag))
-	for _, x := range []struct {
-		weather
-		kills, epochs int
-	}{
-		{weather{name: "brisk", lags: lags(100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond), cut: 5 * time.Second, settle: time.Minute}, 24, 2},
-		{weather{name: "slow", lags: lags(time.Second, 4*time.Second, 6*time.Second), cut: 5 * time.Second, settle: 2 * time.Minute}, 8, 1},
-	} {
-		if long > 0 {
-			x.kills, x.cut, x.settle = int(long), 24*time.Second, 6*time.Minute
-			x.epochs = 0
+	brisk := campaign{
+		weather: weather{name: "brisk", lags: lags(100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond), cut: 5 * time.Second, settle: time.Minute},
+		wiring:  stage.VPCIPAM(), kills: 16, epochs: 2,
+	}
+	slow := campaign{
+		weather: weather{name: "slow", lags: lags(time.Second, 4*time.Second, 6*time.Second), cut: 5 * time.Second, settle: 2 * time.Minute},
+		wiring:  stage.VPCIPAM(), kills: 6, epochs: 1,
+	}
+	if kills := int(number(t, "CHAOS_KILLS", uint64(*killsFlag))); kills > 0 {
+		slow.lags = lags(time.Second, 11*time.Second, 12*time.Second) // beyond what the agent takes for settled
+		slow.kills, brisk.kills = kills/5, kills-kills/5
+		for _, c := range []*campaign{&brisk, &slow} {
+			c.epochs, c.cut, c.settle = (c.kills+11)/12, 24*time.Second, 6*time.Minute
 		}
-		t.Run(x.name, func(t *testing.T) {
+	}
+	for _, c := range []campaign{brisk, slow} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			campaign{weather: x.weather, wiring: stage.VPCIPAM(), kills: x.kills, epochs: x.epochs}.run(t)
+			c.run(t)
 		})
 	}
 }
@@ -82,10 +86,10 @@ func lags(route, imds, describe time.Duration) scenario.Propagation {
 
 // campaign is a run through one weather.
 type campaign struct {
-	weather weather
-	wiring  stage.Wiring
-	kills   int // processes to kill at least
-	epochs  int // into how many epochs they are divided; 0 is one for each dozen
+	weather
+	wiring stage.Wiring
+	kills  int // processes to kill at least
+	epochs int // into how many epochs they are divided at least
 }
 
 func (c campaign) run(t *testing.T) {
@@ -94,12 +98,9 @@ func (c campaign) run(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("CHAOS_SEED=%d", seed)
-	if c.epochs == 0 {
-		c.epochs = (c.kills + 11) / 12
-	}
 	s := up(t, c.wiring, c.weather, seed)
 	t.Cleanup(func() {
-		t.Logf("CHAOS_SEED=%d, %s:\n%s", seed, c.weather.name, &s.tally)
+		t.Logf("CHAOS_SEED=%d, %s:\n%s", seed, c.name, &s.tally)
 		s.keep()
 		if t.Failed() {
 			s.report()

@@ -102,6 +102,10 @@ func attachMacvlan(workerNetns, podNetns string, r Result) (err error) {
 	defer func() { err = errors.Join(err, fd.Close()) }()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex, attrs.Namespace = IfName, parent.Attrs().Index, netlink.NsFd(fd)
+	// An address keeps its MAC from one pod to the next, as under ipvlan: otherwise the VPC and the siblings look for the
+	// pod before, until their neighbour entries expire.
+	addr := r.Addr.Addr().As4()
+	attrs.HardwareAddr = append(net.HardwareAddr{0x0a, 0x58}, addr[:]...)
 	if err = worker.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
 		return fmt.Errorf("add macvlan to %s: %w", podNetns, err)
 	}
