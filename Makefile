@@ -77,6 +77,14 @@ simulate: ## Fleets of agents on virtual time: EC2 calls and time per worker (WO
 	@.cache/simulate -test.run '^TestSimulate$$' -test.v -test.timeout 0 -simulate.o $(FORMAT) \
 		-simulate.workers $(WORKERS) -simulate.full $(FULL)
 
+.PHONY: chaos
+chaos: CHAOS_KILLS ?= 500
+chaos: build ## Kill CHAOS_KILLS processes of four workers, and let all else go wrong (CHAOS_SEED repeats a run)
+	@mkdir -p .cache/chaos
+	@CGO_ENABLED=0 go test -c -o .cache/chaos.test ./test/chaos
+	@MULTUS_VPC_BIN="$(CURDIR)/bin" CHAOS_KILLS="$(CHAOS_KILLS)" CHAOS_SEED="$(CHAOS_SEED)" CHAOS_KEEP="$(CURDIR)/.cache/chaos" \
+		.cache/chaos.test -test.run '^TestChaos$$' -test.v -test.timeout 0
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	@scripts/fuzz.sh
