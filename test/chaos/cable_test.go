@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
@@ -58,7 +60,7 @@ func newCable(netns string, at netip.AddrPort, service http.Handler) *cable {
 
 // plug begins to listen.
 func (c *cable) plug() error {
-	inner, err := pod.Listen(context.Background(), c.netns, c.at)
+	inner, err := c.listen()
 	if err != nil {
 		return err
 	}
@@ -68,6 +70,26 @@ func (c *cable) plug() error {
 		_ = server.Serve(&socket{inner, c}) // ends when it is closed
 	}(c.server, c.served)
 	return nil
+}
+
+// listen opens the socket again. A process that is just being started has a copy of the one before until its exec.
+func (c *cable) listen() (net.Listener, error) {
+	const limit = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := pod.Listen(ctx, c.netns, c.at)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // unplug resets what is open, and with it what a cut held back.

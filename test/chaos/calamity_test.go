@@ -43,11 +43,12 @@ func calamities() []calamity {
 }
 
 // killAgent is the ordinary calamity: SIGKILL, and another life at once or a little later.
-func killAgent(ctx context.Context, w *node, rng *rand.Rand) {
+// It reports whether there was a life to end.
+func killAgent(ctx context.Context, w *node, rng *rand.Rand) bool {
 	on := w.powered()
 	busy := w.busy()
 	if on.Err() != nil || !w.endAgent(syscall.SIGKILL) {
-		return
+		return false
 	}
 	w.scene.tally.killed("agent", busy)
 	w.note("agent killed")
@@ -55,13 +56,14 @@ func killAgent(ctx context.Context, w *node, rng *rand.Rand) {
 		w.scene.pause(ctx, between(rng, 0, 1500*time.Millisecond))
 	}
 	w.startAgent(on)
+	return true
 }
 
-// killPlugin kills one of the plugins in flight, if there is any.
-func killPlugin(_ context.Context, w *node, rng *rand.Rand) {
+// killPlugin kills one of the plugins in flight, if there is any, and reports whether it did.
+func killPlugin(w *node, rng *rand.Rand) bool {
 	open := w.runtime.InFlight()
 	if len(open) == 0 {
-		return
+		return false
 	}
 	c := open[rng.IntN(len(open))]
 	c.Shoot()
@@ -70,6 +72,7 @@ func killPlugin(_ context.Context, w *node, rng *rand.Rand) {
 		w.scene.tally.killed("plugin", true)
 		w.note("plugin killed in %s", c.Command)
 	}
+	return c.Shot
 }
 
 // lose terminates the worker's instance and launches another, whose disk is new or an image of the old one's.

@@ -150,12 +150,12 @@ func (s *scene) epoch(number int, deck *deck, kills int) {
 		own := s.fork()
 		kubelets.Go(func() { s.load(loading, w, own) })
 	}
-	for i, w := range s.all() {
+	for i := range s.all() {
 		own, mine := s.fork(), kills/len(s.all())
 		if i < kills%len(s.all()) {
 			mine++
 		}
-		doom.Go(func() { s.snipe(w.name, i, own, mine) })
+		doom.Go(func() { s.snipe(i, own, mine) })
 	}
 	order := s.rng.Perm(len(s.all()))
 	for i := range calamities {
@@ -197,20 +197,17 @@ func (s *scene) load(ctx context.Context, w *node, rng *rand.Rand) {
 	}
 }
 
-// snipe kills processes of the worker at random moments.
-func (s *scene) snipe(name string, at int, rng *rand.Rand, kills int) {
+// snipe kills processes of a worker at random moments.
+func (s *scene) snipe(at int, rng *rand.Rand, kills int) {
 	const tries = 20
 	for range kills {
-		before := s.tally.killsSoFar()
-		for try := 0; try < tries && s.ctx.Err() == nil && s.tally.killsSoFar() == before; try++ {
+		for range tries {
 			if !s.pause(s.ctx, between(rng, 10*time.Millisecond, 900*time.Millisecond)) {
 				return
 			}
 			w := s.all()[at]
-			if rng.IntN(5) < 2 {
-				killPlugin(s.ctx, w, rng)
-			} else {
-				killAgent(s.ctx, w, rng)
+			if rng.IntN(5) < 2 && killPlugin(w, rng) || killAgent(s.ctx, w, rng) {
+				break
 			}
 		}
 	}
