@@ -175,7 +175,7 @@ func (p *iface) tooLate(w *waiter) error {
 		return &Refusal{Exhausted, w.why}
 	}
 	return &Refusal{NotReady, fmt.Sprintf(
-		"%s: EC2 has not confirmed an address within %s; it is still being asked, so try again", p, p.n.cfg.MaxWait)}
+		"%s: EC2 has not confirmed an address within %s; it is still being asked, so try again", p, time.Since(w.since).Round(100*time.Millisecond))}
 }
 
 func (p *iface) leave(w *waiter) {

@@ -78,6 +78,8 @@ const (
 	// its guide asks for a back-off from a couple of seconds.
 	// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 	settleTime = 10 * time.Second
+	// promiseTime is the same for what EC2 said yes to.
+	promiseTime = time.Minute
 	// confirmByEC2After is when an address that the instance metadata does not show is looked up in EC2.
 	confirmByEC2After = 5 * time.Second
 	// lossInterval is how far apart two reads must be that together decide that a held address is lost.
