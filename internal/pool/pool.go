@@ -80,6 +80,9 @@ const (
 	settleTime = 10 * time.Second
 	// promiseTime is the same for what EC2 said yes to.
 	promiseTime = time.Minute
+	// orphanAge is how long an address that nobody accounts for must be shown at least before it is adopted. The agent
+	// before may have given it back, and reads be behind.
+	orphanAge = 3 * settleTime
 	// confirmByEC2After is when an address that the instance metadata does not show is looked up in EC2.
 	confirmByEC2After = 5 * time.Second
 	// lossInterval is how far apart two reads must be that together decide that a held address is lost.
