@@ -67,6 +67,7 @@ func (w *Worker) agentCommand(config string) (*exec.Cmd, error) {
 		"AWS_REGION="+w.region,
 		"AWS_ENDPOINT_URL_EC2=http://"+lab.EC2InWorker.String(),
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://"+lab.IMDSInWorker.String())
+	cmd.Env = append(cmd.Env, w.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd, nil
 }

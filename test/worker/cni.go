@@ -5,6 +5,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ type Call struct {
 	Netns       string // path; empty when the runtime knows that it is gone
 	IfName      string
 	Pod         string // name of the Kubernetes pod; empty outside Kubernetes
+	UID         string // of the Kubernetes pod; default: its name
 	Config      []byte // standard input
 }
 
@@ -50,7 +52,7 @@ func (w *Worker) CNI(ctx context.Context, c Call) (Answer, error) {
 		"CNI_COMMAND="+c.Command, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+c.Netns, "CNI_IFNAME="+c.IfName)
 	if c.Pod != "" {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s;K8S_POD_INFRA_CONTAINER_ID=%s",
-			c.Pod, c.Pod, c.ContainerID))
+			c.Pod, cmp.Or(c.UID, c.Pod), c.ContainerID))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := w.place.do(cmd.Start); err != nil {

@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Package worker runs the real agent and the real plugins on a worker of the lab, the way a DaemonSet and a container
-// runtime run them. Tests of whole nodes use it (test/errors, test/life). A [Worker] keeps all that its processes may
+// runtime run them. Tests of whole nodes use it (test/errors, test/life, test/sticky). A [Worker] keeps all that its processes may
 // write below one folder, and its processes end with it, however the test ends. What is right is for the tests to say.
 package worker
 
@@ -44,6 +44,8 @@ type Worker struct {
 	Netns string // path
 	// Dir holds the agent's socket, state and log, and is HOME and the working folder of all processes.
 	Dir string
+	// Env is added to the environment of the agents that are started from now on.
+	Env []string
 
 	bin    string
 	region string
