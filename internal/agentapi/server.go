@@ -47,7 +47,7 @@ type Server struct {
 }
 
 // Serve answers on ln until ctx ends, then closes ln, ends the requests in flight and returns nil once all are
-// answered. Peers in another network namespace than ln's are refused.
+// answered; those that fail by then are not, so that their clients turn to the next agent. Peers in another network namespace than ln's are refused.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, h Handler) error {
 	home, err := namespaceOf(ln)
 	if err != nil {
@@ -102,12 +102,12 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 }
 
 // serve is one connection: read the request, answer it, see whether the answer was read.
-func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
-	req, ok := s.request(ctx, conn)
+func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
+	req, ok := s.request(life, conn)
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(life)
 	defer cancel()
 	if req.TimeoutMillis > 0 {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.TimeoutMillis)*time.Millisecond)
@@ -120,6 +120,9 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 		cancel()
 	}()
 	resp := h.Handle(ctx, req)
+	if resp.Error != nil && life.Err() != nil {
+		return // it failed because this agent ends: the client asks the next one when nobody answers
+	}
 	resp.Version = orDefault(s.Version)
 	err := send(conn, resp)
 	// Closing with unread data resets a unix stream, so the peer's close tells whether it has read the response

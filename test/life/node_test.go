@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab"
@@ -208,6 +211,16 @@ func (n *node) del(s *sandbox) {
 	if err := n.call(n.Worker, "DEL", s, "").Err(); err != nil {
 		n.t.Fatalf("DEL of %s: %v", s.name, err)
 	}
+}
+
+// carry puts the address on an interface of the sandbox, as a plugin does that makes one.
+func (n *node) carry(s *sandbox, addr netip.Addr) {
+	n.t.Helper()
+	n.must(inNetns(s.Netns, func(h *netlink.Handle) error {
+		l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: ifName}, PeerName: "peer"}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}
+		return errors.Join(h.LinkAdd(l), h.AddrAdd(l, a), h.LinkSetUp(l))
+	}))
 }
 
 // state is what the agent says of an address: "held id/net1", "free", …, or "none".

@@ -19,6 +19,7 @@ import (
 // Call is one call of a CNI plugin.
 type Call struct {
 	Plugin      string // vpcipam or vpcipvlan
+	Bin         string // folder of the plugin; empty means the worker's
 	Command     string // CNI_COMMAND
 	ContainerID string
 	Netns       string // path; empty when the runtime knows that it is gone
@@ -44,7 +45,7 @@ type Refusal struct {
 
 // CNI executes the plugin as a runtime on the worker does. The error is that it could not be run to its end.
 func (w *Worker) CNI(ctx context.Context, c Call) (Answer, error) {
-	cmd := exec.Command(filepath.Join(w.bin, c.Plugin))
+	cmd := exec.Command(filepath.Join(cmp.Or(c.Bin, w.bin), c.Plugin))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Config), &stdout, &stderr
 	cmd.Dir = w.Dir

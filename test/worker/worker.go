@@ -50,6 +50,7 @@ type Worker struct {
 	bin    string
 	region string
 	place  *place
+	cell   *place // where agents come from instead, once something is mounted for them alone
 	agent  *process
 }
 
@@ -78,6 +79,9 @@ func New(l *lab.Running, name, bin string) (w *Worker, err error) {
 // Close ends the agent if there is one, and removes the worker's folder.
 func (w *Worker) Close() error {
 	w.Kill()
+	if w.cell != nil {
+		w.cell.leave()
+	}
 	w.place.leave()
 	return os.RemoveAll(w.Dir)
 }
@@ -87,6 +91,32 @@ func (w *Worker) Socket() string { return filepath.Join(w.Dir, "run", "agent", "
 
 // StateDir is where the agent keeps its ledger.
 func (w *Worker) StateDir() string { return filepath.Join(w.Dir, "state") }
+
+// Overmount has the agents that are started from now on see an empty file system of so many bytes at dir, in a mount
+// namespace of their own. It is one dir at most.
+func (w *Worker) Overmount(dir string, size int) (err error) {
+	if err = os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if w.cell, err = enter(w.Netns); err != nil {
+		return err
+	}
+	return w.cell.overmount(dir, size)
+}
+
+// Resize changes the size of what [Worker.Overmount] mounted.
+func (w *Worker) Resize(dir string, size int) error { return w.cell.resize(dir, size) }
+
+// Use has agents be started from another folder of programs.
+func (w *Worker) Use(bin string) { w.bin = bin }
+
+// agents is where agents are started.
+func (w *Worker) agents() *place {
+	if w.cell != nil {
+		return w.cell
+	}
+	return w.place
+}
 
 // Tombstones are the notes that plugins left for the agent.
 func (w *Worker) Tombstones() ([]string, error) {
