@@ -173,12 +173,15 @@ func (n *node) sandboxAt(netnsName, id, name string) *sandbox {
 
 const ifName = "net1"
 
+// byIndex is a configuration for vpcipam that chooses the ENI by its device index.
+const byIndex = `{"cniVersion": "1.1.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}}`
+
 // call runs the plugin with a configuration in the words of a NetworkAttachmentDefinition.
 func (n *node) call(w *worker.Worker, command string, s *sandbox, extra string) worker.Answer {
 	n.t.Helper()
 	a, err := w.CNI(n.ctx, worker.Call{
 		Plugin: n.plugin, Command: command, ContainerID: s.id, Netns: s.Netns, IfName: ifName, Pod: s.name,
-		Config: []byte(`{"cniVersion": "1.1.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}` + extra + `}`),
+		Config: []byte(strings.TrimSuffix(byIndex, "}") + extra + "}"),
 	})
 	n.must(err)
 	return a
