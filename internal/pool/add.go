@@ -40,7 +40,7 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	if err := n.succeed(a); err != nil {
 		return Allocation{}, err
 	}
-	h := &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive}
+	h := &hold{Attachment: a, visible: n.sight(a.Netns) == Alive}
 
 	n.mu.Lock()
 	if have := n.holds[a.Key]; have != nil && have.state == ownership.Held {

@@ -139,6 +139,8 @@ type Node struct {
 	describing chan struct{}                // one such read at a time
 	look       chan struct{}                // wakes the comparison with the metadata
 	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance
+	folders    map[string]bool              // in which a namespace was seen
+	blind      map[string]int               // folders in which none was, with the number of namespaces that were there
 	spawn      func(*iface)                 // starts an ENI's worker; set by Run
 }
 
@@ -227,6 +229,7 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 		describing: make(chan struct{}, 1),
 		look:       make(chan struct{}, 1),
 		suspects:   map[attachment.Key]time.Time{},
+		folders:    map[string]bool{},
 	}
 	n.load(records, rebooted)
 	n.settleReboot()

@@ -68,6 +68,10 @@ func (n *Node) Status() Status {
 	default:
 		s.Problems = append(s.Problems, "not ready: "+n.notReady)
 	}
+	for _, dir := range slices.Sorted(maps.Keys(n.blind)) {
+		s.Problems = append(s.Problems, fmt.Sprintf(
+			"the agent sees no network namespace in %s, where those of %d attachments were, and concludes nothing from that; mount the folder into the agent", dir, n.blind[dir]))
+	}
 	for _, p := range n.sorted() {
 		managed, why := p.managed()
 		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: len(p.classes) > 0, Slots: n.limits.SecondarySlots()}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 )
 
 func TestDelWhileTheAgentIsAwayFreesOnce(t *testing.T) {
@@ -192,4 +194,30 @@ func TestDamagedLedger(t *testing.T) {
 			n.becomes(addr, "free")
 		})
 	}
+}
+
+// TestAgentWithoutTheFolderOfNamespaces: a manifest lacks the mount, and to the agent the folder is there and empty.
+func TestAgentWithoutTheFolderOfNamespaces(t *testing.T) {
+	n := up(t, twoWorkers("m5.2xlarge", "early"), vpcipam)
+	n.start(brief(time.Second))
+	one, two := n.sandbox("one"), n.sandbox("two")
+	first, second := n.add(one), n.add(two)
+	n.Kill()
+	n.must(n.Overmount("/run/netns", 4096))
+	n.start(brief(time.Second))
+	n.must(n.Await(n.ctx, func(s *agentapi.Status) string {
+		if !slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, "no network namespace in /run/netns") }) {
+			return fmt.Sprintf("the problem; there are %q", s.Problems)
+		}
+		return ""
+	}))
+	unseen := n.sandbox("three")
+	third := n.add(unseen)
+	n.is(first, held(one))
+	n.is(second, held(two))
+	n.del(one)
+	n.becomes(first, "free")
+	n.del(unseen)
+	n.becomes(third, "free")
+	n.is(second, held(two))
 }

@@ -136,6 +136,9 @@ func TestUpgradeAndDowngradeUnderLoad(t *testing.T) {
 			defer mu.Unlock()
 			return rounds >= before+3*runtimes || t.Failed()
 		})
+		if t.Failed() {
+			break
+		}
 		n.must(n.Stop())
 		n.Use([]string{next, this}[i%2])
 		n.must(n.Start(brief(time.Second)))

@@ -60,7 +60,7 @@ func (w *Worker) agentCommand(config string) (*exec.Cmd, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(w.bin, "agent"),
+	cmd := exec.Command(filepath.Join(w.agentBin, "agent"),
 		"--socket", w.Socket(), "--state-dir", w.StateDir(), "--config", file, "--metrics-address", "")
 	cmd.Dir = w.Dir
 	cmd.Env = append(w.env(),

@@ -47,17 +47,18 @@ type Worker struct {
 	// Env is added to the environment of the agents that are started from now on.
 	Env []string
 
-	bin    string
-	region string
-	place  *place
-	cell   *place // where agents come from instead, once something is mounted for them alone
-	agent  *process
+	bin      string
+	agentBin string // of agents
+	region   string
+	place    *place
+	cell     *place // where agents come from instead, once something is mounted for them alone
+	agent    *process
 }
 
 // New makes the worker's folder, and the thread that its processes come from. Nothing runs yet. The caller closes it,
 // before the lab.
 func New(l *lab.Running, name, bin string) (w *Worker, err error) {
-	w = &Worker{Name: name, Netns: l.Netns[name], bin: bin, region: l.Cloud.Region()}
+	w = &Worker{Name: name, Netns: l.Netns[name], bin: bin, agentBin: bin, region: l.Cloud.Region()}
 	// Not below the test's own folder: a socket's path has 107 bytes at most (unix(7)).
 	if w.Dir, err = os.MkdirTemp("", "multus-vpc-"+name+"-"); err != nil {
 		return nil, err
@@ -108,7 +109,7 @@ func (w *Worker) Overmount(dir string, size int) (err error) {
 func (w *Worker) Resize(dir string, size int) error { return w.cell.resize(dir, size) }
 
 // Use has agents be started from another folder of programs.
-func (w *Worker) Use(bin string) { w.bin = bin }
+func (w *Worker) Use(bin string) { w.agentBin = bin }
 
 // agents is where agents are started.
 func (w *Worker) agents() *place {
