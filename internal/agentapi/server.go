@@ -25,6 +25,8 @@ const (
 	// peerTimeout is how long a peer may take for what needs no thought: to send its request, to take the response, to
 	// close. Plugins do each within milliseconds.
 	peerTimeout = 5 * time.Second
+	// maxPatience bounds what a client says of its own: kubelet gives a sandbox four minutes.
+	maxPatience = time.Hour
 )
 
 // Handler answers requests. Both methods are called from many goroutines.
@@ -110,7 +112,7 @@ func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
 	ctx, cancel := context.WithCancel(life)
 	defer cancel()
 	if req.TimeoutMillis > 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.TimeoutMillis)*time.Millisecond)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(req.TimeoutMillis, maxPatience.Milliseconds()))*time.Millisecond)
 		defer cancel()
 	}
 	left := make(chan error, 1)
@@ -137,16 +139,16 @@ func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
 }
 
 // request reads what the client wants; ok is false when there is nothing to be handled.
-func (s *Server) request(ctx context.Context, conn net.Conn) (req Request, ok bool) {
+func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool) {
 	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
 	goOn := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req)
+	req, err := readRequest(conn)
 	switch own := orDefault(s.Version); {
 	case !goOn() || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
 		// Connected ahead of a request that did not come, or not yet: the client then connects again.
 		return req, false
 	case err != nil:
-		s.refuse(conn, CodeDecode, fmt.Errorf("request is not JSON of at most %d bytes: %w", maxRequest, err))
+		s.refuse(conn, CodeDecode, fmt.Errorf("read the request, JSON of at most %d bytes: %w", maxRequest, err))
 		return req, false
 	case !serves(own, req.Version):
 		e := versionError(req.Version, own)
@@ -155,6 +157,14 @@ func (s *Server) request(ctx context.Context, conn net.Conn) (req Request, ok bo
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	return req, true
+}
+
+// readRequest reads one JSON value of at most maxRequest bytes. What it accepts has no address that is none.
+func readRequest(r io.Reader) (req Request, err error) {
+	if err = json.NewDecoder(io.LimitReader(r, maxRequest)).Decode(&req); err != nil {
+		return Request{}, err
+	}
+	return req, req.wellFormed()
 }
 
 // refuse answers an error that no handler has seen.
