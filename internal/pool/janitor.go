@@ -229,7 +229,9 @@ func (n *Node) reap() {
 		}
 		if err := n.release(now, "its network namespace is gone"); err != nil {
 			n.log.Error("cannot reap", "error", err)
+			continue
 		}
+		n.cfg.Count(Reaped)
 	}
 	if len(suspects) > 0 {
 		n.log.Warn("more than half of the namespaces vanished at once; looking again before anything is released", "gone", len(gone), "holds", len(holds))

@@ -43,10 +43,9 @@ type Config struct {
 	MTU int
 	// ActiveSubnets names subnets whose pool ENIs take stock without waiting for a first pod.
 	ActiveSubnets []eni.SubnetID
-	// Conflict is told of each call that EC2 refused because another ENI has an address, Refill of how long it took
-	// from a call to addresses in stock.
-	Conflict func()
-	Refill   func(time.Duration)
+	// Count is told of what happens, Refill of how long it took from a call to addresses in stock. Both must return at once.
+	Count  func(Happening)
+	Refill func(time.Duration)
 	Log      *slog.Logger
 	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
 	Uptime func() time.Duration
@@ -66,7 +65,7 @@ func DefaultConfig() Config {
 		DriftInterval:     time.Minute,
 		MaxWait:           15 * time.Second,
 		MTU:               9001,
-		Conflict:          func() {},
+		Count:             func(Happening) {},
 		Refill:            func(time.Duration) {},
 		Log:               slog.New(slog.DiscardHandler),
 	}

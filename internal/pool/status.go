@@ -131,8 +131,12 @@ func (p *iface) problems(managed bool, why string) []string {
 			say("%s", f.text)
 		}
 	}
-	if lost := p.inState(ownership.Lost); len(lost) > 0 {
-		say("EC2 no longer has %v on %s though pods use them", names(lost), p)
+	for _, u := range p.inState(ownership.Lost) {
+		if owner := p.units[u].owner; owner != "" {
+			say("%s of attachment %s is on %s now, and not on %s: the pod is unreachable by it; delete the pod, or release the address there", name(u), p.units[u].key, owner, p)
+		} else {
+			say("EC2 no longer has %s of attachment %s on %s; it is assigned again unless another ENI has it", name(u), p.units[u].key, p)
+		}
 	}
 	return out
 }

@@ -398,10 +398,26 @@ func (p *iface) regain(ctx context.Context) {
 	defer n.mu.Unlock()
 	p.answered(free)
 	p.result(err)
+	p.noteOwners(owners)
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
 	p.w.regained++
 	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
+}
+
+// noteOwners notes which lost addresses another ENI has. The caller holds n.mu.
+func (p *iface) noteOwners(owners map[netip.Addr]eni.ID) {
+	for addr, owner := range owners {
+		e := p.units[single(addr)]
+		if e == nil || e.state != ownership.Lost || owner == p.id {
+			continue
+		}
+		if e.owner == "" {
+			p.n.cfg.Count(Contested)
+			p.n.log.Warn("a pod's address was taken by another ENI; it is not taken back", "ip", addr, "eni", p.id, "owner", owner, "containerID", e.key.ContainerID)
+		}
+		e.owner = owner
+	}
 }
 
 // begin notes that EC2 is about to be asked for those of the units that are still lost, and returns them.

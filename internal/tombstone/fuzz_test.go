@@ -59,7 +59,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := parse(written); again != n || err != nil && len(written) <= longest {
+		if again, err := parse(written); len(written) <= longest && (again != n || err != nil) {
 			t.Errorf("%+v, written and read, is %+v, %v", n, again, err)
 		}
 	})
