@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -129,7 +130,7 @@ func counting(t *testing.T, test func(c *counted)) {
 		c := &counted{t: t, lab: lab, m: newMetrics(), host: &stage{gone: map[string]bool{}}, stones: &stones{at: map[attachment.Key]pool.Tombstone{}}}
 		for _, e := range lab.Cloud.View(time.Now()).ENIs(lab.Instances["worker-1"]) {
 			c.host.links = append(c.host.links, attachment.Link{
-				Name: "eth", Index: 2 + e.Attachment.DeviceIndex, MTU: 9001, MAC: eni.ParseMAC(e.MAC), Up: true,
+				Name: fmt.Sprint("eth", e.Attachment.DeviceIndex), Index: 2 + e.Attachment.DeviceIndex, MTU: 9001, MAC: eni.ParseMAC(e.MAC), Up: true,
 			})
 		}
 		sdk := func(transport http.RoundTripper) aws.Config {
@@ -161,6 +162,9 @@ func counting(t *testing.T, test func(c *counted)) {
 		test(c)
 	})
 }
+
+// pass lets time pass in the bubble.
+func (c *counted) pass(d time.Duration) { time.Sleep(d) }
 
 // pod is an attachment with a namespace.
 func (c *counted) pod(id string) *attachment.Attachment {
@@ -262,7 +266,8 @@ func TestEachMetricMovesForItsReason(t *testing.T) {
 			},
 			moves: []move{
 				one("multusvpc_request_duration_seconds", `method="del"`, `code="0"`), one("multusvpc_request_duration_seconds", `method="check"`, `code="0"`),
-				one("multusvpc_attachments", `state="cooling"`), one("multusvpc_addresses", `state="cooling"`), {"multusvpc_attachments", []string{`state="held"`}, -1},
+				one("multusvpc_attachments", `state="cooling"`), one("multusvpc_addresses", `state="cooling"`),
+				{"multusvpc_attachments", []string{`state="held"`}, -1},
 			},
 			still: []string{"multusvpc_attachments_reaped_total"},
 		},

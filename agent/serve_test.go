@@ -177,9 +177,10 @@ func TestAgentTellsItsHealth(t *testing.T) {
 	}
 	d := started(t, running, running.IMDSURL["worker-1"])
 	d.await("it lives", func() bool { status, _ := d.get("/healthz"); return status == http.StatusOK })
-	if status, body := d.get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "not known yet") {
-		t.Errorf("/readyz before EC2 has answered: %d %q, want 503 and why", status, body)
-	}
+	d.await("it says what it waits for", func() bool {
+		status, body := d.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "not known yet: not ready: read the limits")
+	})
 	d.await("EC2 has refused it", func() bool {
 		_, body := d.get("/metrics")
 		return strings.Contains(body, `multusvpc_ec2_errors_total{action="DescribeInstanceTypes",error="InternalError"} `)

@@ -32,7 +32,9 @@ func parseSeeds() []parseSeed {
 		{`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}], "cni.dev/attachments": null}`, 7, 7, 0},
 		{`{"name": "n6", "type": "ipvlan", "master": "eth1", "ipam": {"type": "vpcipam"}}`, 0, 0, 7},
 		{`{"a": {"b": [`, 6, 6, 6},
-		{`null`, 6, 6, 6}, {`{}`, 7, 7, 7}, {`[]`, 6, 6, 6},
+		{`null`, 6, 6, 6},
+		{`{}`, 7, 7, 7},
+		{`[]`, 6, 6, 6},
 	}
 }
 

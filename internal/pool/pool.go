@@ -46,7 +46,7 @@ type Config struct {
 	// Count is told of what happens, Refill of how long it took from a call to addresses in stock. Both must return at once.
 	Count  func(Happening)
 	Refill func(time.Duration)
-	Log      *slog.Logger
+	Log    *slog.Logger
 	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
 	Uptime func() time.Duration
 	// BootID is the kernel's, to tell a tombstone of an earlier boot.

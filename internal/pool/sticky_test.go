@@ -147,7 +147,7 @@ func TestStickyAddressIsTakenFromAWorkerThatIsCutOff(t *testing.T) {
 		n1.takes(old)
 		n2.takes(n2.again("upf-3"))
 		eventually(t, 2*time.Minute, "the old worker knows", func() bool { return n1.states()[upf3] == "lost" })
-		if problems := strings.Join(n1.Status().Problems, "\n"); !strings.Contains(problems, "EC2 no longer has [10.10.1.195]") {
+		if problems := strings.Join(n1.Status().Problems, "\n"); !strings.Contains(problems, "10.10.1.195 of attachment upf-3") {
 			t.Errorf("its status does not say so:\n%s", problems)
 		}
 		time.Sleep(15 * time.Minute)

@@ -66,18 +66,23 @@ func TestEveryErrorIsExplained(t *testing.T) {
 	}
 }
 
-// errorRow is a row of a table of errors: the words, what they mean, and what to do.
-var errorRow = regexp.MustCompile("(?m)^\\| `` ?(.+?) ?`` \\| (.*) \\| (.*) \\|$")
+// errorRow is a row of a table of errors: words, what they mean, and what to do.
+var (
+	errorRow  = regexp.MustCompile("(?m)^\\| (`` .+ ``) \\| (.*) \\| (.*) \\|$")
+	errorSpan = regexp.MustCompile("`` (.+?) ``")
+)
 
 func errorRows(t *testing.T, doc document) (words []string) {
 	for _, m := range errorRow.FindAllStringSubmatch(doc.text, -1) {
-		if slices.Contains(words, m[1]) {
-			t.Errorf("%s: `%s` has two rows", doc.path, m[1])
-		}
 		if strings.TrimSpace(m[2]) == "" || strings.TrimSpace(m[3]) == "" {
 			t.Errorf("%s: `%s` has no meaning, or nothing to do", doc.path, m[1])
 		}
-		words = append(words, strings.ReplaceAll(m[1], `\|`, "|"))
+		for _, span := range errorSpan.FindAllStringSubmatch(m[1], -1) {
+			if slices.Contains(words, span[1]) {
+				t.Errorf("%s: `%s` is there twice", doc.path, span[1])
+			}
+			words = append(words, span[1])
+		}
 	}
 	return words
 }
@@ -97,6 +102,15 @@ func errorsIn(t *testing.T, file string) map[string]int {
 		case *ast.CallExpr:
 			if arg, ok := makers[nameOf(n.Fun)]; ok && arg < len(n.Args) {
 				texts = textsIn(n.Args[arg])
+			}
+		case *ast.FuncDecl: // what words a failure
+			if strings.HasPrefix(n.Name.Name, "word") {
+				ast.Inspect(n.Body, func(n ast.Node) bool {
+					if call, ok := n.(*ast.CallExpr); ok && nameOf(call.Fun) == "fmt.Sprintf" {
+						texts = append(texts, textsIn(call)...)
+					}
+					return true
+				})
 			}
 		case *ast.CompositeLit:
 			if slices.Contains(literals, nameOf(n.Type)) {
