@@ -118,6 +118,7 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 	p.waiters = append(p.waiters, w)
 	p.serve()
 	p.refuse()
+	p.hurry()
 	n.mu.Unlock()
 	poke(p.wake)
 	return n.wait(ctx, p, w)

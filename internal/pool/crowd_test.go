@@ -5,6 +5,7 @@ package pool_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -183,4 +184,28 @@ func TestReplacedRangesAreGivenUp(t *testing.T) {
 		}
 		w.agreeAll(n)
 	})
+}
+
+// A pod that finds no stock does not sit out the pause that its worker makes after ten minutes of throttling.
+func TestPodEndsALongPause(t *testing.T) {
+	for i := range 5 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			inLab(t, dual, func(t *testing.T, w *world, n *node) {
+				n.mustAdd(n.pod("a"), any1())
+				eventually(t, time.Minute, "stock", func() bool { return n.count("free") == 3 })
+				throttled := []front.Fault{{Action: "AssignPrivateIpAddresses", Probability: 1, Kind: front.ErrorBefore, Code: "RequestLimitExceeded"}}
+				if err := w.lab.Front.SetFaults(throttled); err != nil {
+					t.Fatal(err)
+				}
+				for _, id := range []string{"b", "c", "d"} {
+					n.mustAdd(n.pod(id), any1())
+				}
+				time.Sleep(10 * time.Minute)
+				if err := w.lab.Front.SetFaults(nil); err != nil {
+					t.Fatal(err)
+				}
+				n.mustAdd(n.pod("e"), any1())
+			})
+		})
+	}
 }

@@ -107,6 +107,7 @@ const (
 	// calls. https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 	backoffBase = 500 * time.Millisecond
 	backoffCap  = time.Minute
+	calm        = 4 // times the base when nobody waits
 	// fullPause is how long the word of an exhausted reservation or ENI is good for those who come after. Without a
 	// waiter the next look is later and later, up to fullPauseCap.
 	fullPause    = 10 * time.Second

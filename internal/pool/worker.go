@@ -448,15 +448,28 @@ func (p *iface) answered(us []unit) {
 	}
 }
 
-// result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it.
+// result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it. With
+// nobody waiting it is longer from the start: whoever is waited for elsewhere in the account comes first.
 func (p *iface) result(err error) {
 	if err == nil {
 		p.w.attempt, p.w.resume = 0, time.Time{}
 		return
 	}
-	bound := min(backoffBase<<min(p.w.attempt, 7), backoffCap)
+	bound := backoffBase << min(p.w.attempt, 7)
+	if len(p.waiters) == 0 {
+		bound *= calm
+	}
 	p.w.attempt++
-	p.w.resume = time.Now().Add(rand.N(bound))
+	p.w.resume = time.Now().Add(rand.N(min(bound, backoffCap)))
+}
+
+// hurry shortens a pause that was made when nobody waited, for those who wait now: in time for an ADD, and not at once, for
+// the same has happened on other workers. The caller holds n.mu.
+func (p *iface) hurry() {
+	soon := time.Now().Add(p.n.cfg.MaxWait / 3)
+	if len(p.waiters) == 1 && p.w.resume.After(soon) {
+		p.w.resume = time.Now().Add(rand.N(p.n.cfg.MaxWait / 3))
+	}
 }
 
 func outcome(err error) string {
