@@ -61,11 +61,11 @@ mutants: build test-tools ## Break the agent on purpose, one fault at a time: th
 
 .PHONY: bench
 bench: FORMAT ?= table
-bench: build test-tools ## The plugins beside those of others: times, failures, EC2 calls, memory; then the Go benchmarks (FORMAT=json: without)
+bench: build test-tools ## The plugins beside those of others: times, failures, EC2 calls, memory; then the Go benchmarks (FORMAT=json, markdown: without)
 	@$(STATIC) -o .cache/ ./test/bench ./test/bench/idle
 	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/bench -vm "$(CURDIR)/.cache/vm" -o $(FORMAT)
-	@[[ $(FORMAT) == json ]] || go test -run '^$$' -bench . -benchmem ./...
+	@[[ $(FORMAT) != table ]] || go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: simulate
 simulate: WORKERS ?= 50,500,5000

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,7 +96,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	fs.StringVar(&o.idle, "idle", "", "`program` that does nothing; default: idle beside this one")
 	fs.IntVar(&o.rounds, "rounds", 9, "how often every plugin has its turn")
 	fs.IntVar(&o.batch, "batch", 32, "ADDs of a plugin in its turn, at least")
-	fs.StringVar(&o.output, "o", "table", "output: table or json")
+	fs.StringVar(&o.output, "o", "table", "output: table, markdown or json")
 	fs.Func("parallel", "`numbers` of processes at a time (default 1,8,32,110)", func(s string) (err error) {
 		o.parallel, err = numbers(s)
 		return err
@@ -132,7 +133,7 @@ func (o options) validate(rest []string) error {
 	for _, p := range o.parallel {
 		check(p > 0 && p <= maxParallel, "-parallel %d: must be 1 to %d", p, maxParallel)
 	}
-	check(o.output == "table" || o.output == "json", "-o %q: must be table or json", o.output)
+	check(slices.Contains([]string{"table", "markdown", "json"}, o.output), "-o %q: must be table, markdown or json", o.output)
 	return errors.Join(errs...)
 }
 

@@ -36,6 +36,7 @@ type round struct {
 // cell is a plugin at a number of processes at a time.
 type cell struct {
 	plugin   string
+	version  string // of a program that is not this project's
 	parallel int
 	rounds   []round
 }
@@ -98,7 +99,7 @@ func (g *ground) compare(ctx context.Context, o options, plugins []plugin, stder
 	cells := make([]cell, 0, len(o.parallel)*len(plugins))
 	for _, parallel := range o.parallel {
 		for _, p := range plugins {
-			cells = append(cells, cell{plugin: p.name, parallel: parallel})
+			cells = append(cells, cell{plugin: p.name, version: p.version(), parallel: parallel})
 		}
 	}
 	for n := range o.rounds {
