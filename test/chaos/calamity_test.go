@@ -103,7 +103,7 @@ func lose(ctx context.Context, w *node, rng *rand.Rand) {
 		s.fail("%v", err)
 		return
 	}
-	if err := os.Mkdir(filepath.Join(s.dir, name), 0o700); err != nil {
+	if err = os.Mkdir(filepath.Join(s.dir, name), 0o700); err != nil {
 		s.fail("%v", err)
 		return
 	}
