@@ -96,6 +96,11 @@ func (s *scene) audit(end bool) {
 	}
 	s.tally.settled(time.Since(began))
 	s.note("audit", "settled after %v, the last was %.200q", time.Since(began).Round(time.Millisecond), differences)
+	for _, w := range s.all() {
+		for _, line := range w.grumble() {
+			s.fail("%s: an agent said: %s", w.name, line)
+		}
+	}
 	s.checkAll(ctx)
 	s.reachEachOther(ctx)
 }
@@ -201,6 +206,9 @@ func (w *node) differences(ctx context.Context, carried map[netip.Addr]string, e
 	}
 	if notes, damaged, err := tombstone.Dir(w.agent.Tombstones()).List(); err != nil || len(notes)+damaged > 0 {
 		differs("tombstones: %v, %d damaged (%v)", notes, damaged, err)
+	}
+	if diff, err := w.bookDiffers(live); err != nil || diff != "" {
+		differs("EC2 and pods (-) and the ledger (+): %v\n%s", err, diff)
 	}
 	if stock := len(known); end && stock > max(warmTarget, minTarget) {
 		differs("%d addresses are kept, wanted are %d", stock, max(warmTarget, minTarget))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -143,7 +144,7 @@ func (c *cable) wait(gone <-chan struct{}, held ...fate) bool {
 		c.mu.Lock()
 		now, news := c.fate, c.news
 		c.mu.Unlock()
-		if !contains(held, now) {
+		if !slices.Contains(held, now) {
 			return true
 		}
 		select {
@@ -152,15 +153,6 @@ func (c *cable) wait(gone <-chan struct{}, held ...fate) bool {
 			return false
 		}
 	}
-}
-
-func contains(all []fate, f fate) bool {
-	for _, x := range all {
-		if x == f {
-			return true
-		}
-	}
-	return false
 }
 
 // socket hands out connections that share the cable's fate.

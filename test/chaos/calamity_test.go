@@ -219,10 +219,12 @@ func upgrade(ctx context.Context, w *node, rng *rand.Rand) {
 	}
 }
 
+// throttle refuses nearly all requests for a while.
 func throttle(ctx context.Context, w *node, rng *rand.Rand) {
 	w.scene.faults(ctx, rng, front.Fault{Kind: front.ErrorBefore, Code: "RequestLimitExceeded", Probability: 0.9})
 }
 
+// storm mixes all that an endpoint can do wrong.
 func storm(ctx context.Context, w *node, rng *rand.Rand) {
 	w.scene.faults(ctx, rng,
 		front.Fault{Kind: front.ErrorBefore, Probability: 0.15}, front.Fault{Kind: front.ErrorAfter, Probability: 0.2},
@@ -230,6 +232,7 @@ func storm(ctx context.Context, w *node, rng *rand.Rand) {
 		front.Fault{Kind: front.Slow, Probability: 0.3, Delay: time.Second})
 }
 
+// loseReplies does what is asked, and does not say so.
 func loseReplies(ctx context.Context, w *node, rng *rand.Rand) {
 	var all []front.Fault
 	for _, action := range []string{"AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"} {
@@ -251,6 +254,7 @@ func (s *scene) faults(ctx context.Context, rng *rand.Rand, faults ...front.Faul
 	s.note("EC2", "goes right again")
 }
 
+// strangers take and give back addresses of the pool's ranges.
 func strangers(ctx context.Context, w *node, rng *rand.Rand) {
 	for range 10 {
 		w.scene.meddle(rng)
