@@ -79,6 +79,12 @@ func TestOfAnAPIServer(t *testing.T) {
 	}
 	mayNothingElse(t, c, as)
 
+	definitions, err := stack.Definitions(programs)
+	must(err)
+	example, err := os.ReadFile("../../examples/statefulset.yaml")
+	must(err)
+	must(c.Apply(t.Context(), append(definitions, "\n---\n"+string(example)...)))
+
 	now := map[string]any{"gracePeriodSeconds": 0}
 	must(c.Do(t.Context(), http.MethodDelete, pods+"/db-3", now, nil))
 	must(c.Do(t.Context(), http.MethodPost, pods, db3(), &pod))

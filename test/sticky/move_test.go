@@ -19,6 +19,8 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/ledger"
 )
 
+// twoWorkers have late links, which the operating system leaves without an address: nothing of the host's forwards what is
+// sent to an address that has left the ENI, and hides a stale neighbour entry.
 const twoWorkers = `
 vpc: {cidr: 10.69.0.0/16}
 subnets:
@@ -30,10 +32,10 @@ instances:
 - name: worker-1
   enis:
   - {subnet: primary}
-  - {subnet: pods, tags: {node.k8s.amazonaws.com/no_manage: "true"}}
-  - {subnet: others, tags: {node.k8s.amazonaws.com/no_manage: "true"}}
+  - {subnet: pods, tags: {node.k8s.amazonaws.com/no_manage: "true"}, link: late}
+  - {subnet: others, tags: {node.k8s.amazonaws.com/no_manage: "true"}, link: late}
 - name: worker-2
-  enis: [{subnet: primary}, {subnet: pods, tags: {node.k8s.amazonaws.com/no_manage: "true"}}]
+  enis: [{subnet: primary}, {subnet: pods, tags: {node.k8s.amazonaws.com/no_manage: "true"}, link: late}]
 ec2: {latency: 50ms, propagation: {route: 500ms, imds: 800ms, describe: 500ms}}
 `
 
@@ -203,7 +205,8 @@ func (g *stage) rebooted(everybody []string) {
 	oldApp.stop()
 	g.must(old.Delete())
 	add := g.place("worker-2")
-	for name, outage := range g.outages(everybody...) {
+	// The old pod's siblings went down with it; where only the agent is away, nobody tells them.
+	for name, outage := range g.outages(everybody[1:]...) {
 		g.t.Logf("from a worker that is down: ADD took %v; not reachable from %s: %v", add.Round(time.Millisecond), name, outage.Round(time.Millisecond))
 		if outage > add+heals {
 			g.t.Errorf("%s could not reach db-0 for %v, want at most %v after ADD's %v", name, outage, heals, add)
