@@ -68,17 +68,27 @@ func config(deviceIndex int, ipam string) string {
 // sticky is the network of StatefulSet db.
 var sticky = config(1, `, "ranges": ["10.69.1.192/28"], "sticky": {"statefulSet": "db"}`)
 
-// place has db-0 run on a worker, and returns how long ADD took.
+// place has db-0 run on a worker, and returns how long ADD took. In an emulated machine that is very busy it may take
+// longer than the agent waits; then the kubelet tries again.
 func (g *stage) place(worker string) (add time.Duration) {
 	g.t.Helper()
 	g.life++
-	g.at = g.sandbox(worker, "db-0", g.api.recreate("db-0", g.life))
+	uid := g.api.recreate("db-0", g.life)
 	start := time.Now()
-	got, err := g.call(g.at, "vpcipvlan", "ADD", ifName, sticky).Address()
-	add = time.Since(start)
-	if err != nil || got.Addr() != db0 {
-		g.t.Fatalf("ADD of db-0 on %s: %v, %v; want %s", worker, got, err, db0)
+	for try := 1; ; try++ {
+		g.at = g.sandbox(worker, "db-0", uid)
+		got, err := g.call(g.at, "vpcipvlan", "ADD", ifName, sticky).Address()
+		if err == nil && got.Addr() == db0 {
+			break
+		}
+		if try == 3 {
+			g.t.Fatalf("ADD of db-0 on %s: %v, %v; want %s", worker, got, err, db0)
+		}
+		g.t.Logf("ADD of db-0 on %s: %v; it is tried again", worker, err)
+		g.must(g.call(g.at, "vpcipvlan", "DEL", ifName, sticky).Err())
+		g.must(g.at.Delete())
 	}
+	add = time.Since(start)
 	g.app = g.serve(g.at, db0, g.at.Name)
 	return add
 }
