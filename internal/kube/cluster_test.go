@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/kube"
@@ -71,7 +72,7 @@ func TestOfAnAPIServer(t *testing.T) {
 	text, err := os.ReadFile("../../examples/agent-rbac.yaml")
 	must(err)
 	must(c.Apply(t.Context(), text))
-	if set, n, ordinalErr := agent.Ordinal(t.Context(), was); set != "db" || n != 3 || ordinalErr != nil {
+	if set, n, ordinalErr := allowed(t, agent, was); set != "db" || n != 3 || ordinalErr != nil {
 		t.Errorf("with the role: %q, %d, %v", set, n, ordinalErr)
 	}
 	if _, _, err = agent.Ordinal(t.Context(), attachment.Pod{Namespace: "default", Name: "db-4"}); err == nil || !strings.Contains(err.Error(), `pods "db-4" not found`) {
@@ -94,6 +95,26 @@ func TestOfAnAPIServer(t *testing.T) {
 	write(t, filepath.Join(as.ServiceAccountDir, "token"), "of somebody")
 	if _, _, err := client(t, as).Ordinal(t.Context(), was); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
 		t.Errorf("with a token that is not known: %v", err)
+	}
+}
+
+// allowed asks until the API server has heard of the role, which its authorizer watches for.
+func allowed(t *testing.T, agent *kube.Client, pod attachment.Pod) (set string, n int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		set, n, err = agent.Ordinal(ctx, pod)
+		if err == nil || !strings.Contains(err.Error(), "is forbidden") {
+			return set, n, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return set, n, err
+		}
 	}
 }
 

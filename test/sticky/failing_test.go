@@ -36,7 +36,6 @@ func TestEighthAttachmentFailsOverAndOver(t *testing.T) {
 		dels func(attempt, attachment int) int // how often DEL comes
 	}{
 		"DEL comes":            {dels: func(int, int) int { return 1 }},
-		"DEL comes twice":      {dels: func(int, int) int { return 2 }},
 		"every DEL is lost":    {dels: func(int, int) int { return 0 }},
 		"some DELs are lost":   {dels: func(attempt, attachment int) int { return (attempt + attachment) % 3 }},
 		"lost before the last": {dels: func(attempt, _ int) int { return attempt % 2 }},
