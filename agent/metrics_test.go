@@ -140,6 +140,18 @@ func TestLabelsAreClosedSets(t *testing.T) {
 		}
 		delete(real, label)
 	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var permitted []string // those that the agent calls: test/docs compares them with the source
+	for _, m := range regexp.MustCompile("(?m)^\\| `ec2:([A-Za-z0-9]+)` \\|$").FindAllSubmatch(readme, -1) {
+		permitted = append(permitted, string(m[1]))
+	}
+	slices.Sort(permitted)
+	if diff := cmp.Diff(permitted, ec2eni.Actions()); diff != "" {
+		t.Errorf("actions (-README.md +metrics):\n%s", diff)
+	}
 	if len(real) > 0 {
 		t.Errorf("the page has no row for %v", slices.Sorted(maps.Keys(real)))
 	}
