@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +54,30 @@ func TestSeedsOfRequests(t *testing.T) {
 	for message, want := range requestSeeds() {
 		if _, err := readRequest(bytes.NewReader([]byte(message))); (err == nil) != want {
 			t.Errorf("%s: error %v, want a request: %t", message, err, want)
+		}
+	}
+}
+
+// TestVersionIsJudgedBeforeTheRest: a plugin that is too new is told so, whatever its requests look like.
+func TestVersionIsJudgedBeforeTheRest(t *testing.T) {
+	for message, want := range map[string]string{
+		`{"attachment":"c1","version":9}`: `"code":100`,
+		`{"attachment":"c1","version":1}`: `"code":6`,
+		`{"attachment":"c1"}`:             `"code":6`,
+	} {
+		client, server := net.Pipe()
+		done := make(chan bool, 1)
+		go func() {
+			_, ok := (&Server{}).request(t.Context(), server)
+			server.Close()
+			done <- ok
+		}()
+		if _, err := client.Write([]byte(message)); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := io.ReadAll(client)
+		if err != nil || <-done || !bytes.Contains(reply, []byte(want)) {
+			t.Errorf("%s is answered with %s, %v; want %s", message, reply, err, want)
 		}
 	}
 }

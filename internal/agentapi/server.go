@@ -147,7 +147,7 @@ func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool
 	case !goOn() || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
 		// Connected ahead of a request that did not come, or not yet: the client then connects again.
 		return req, false
-	case err != nil:
+	case err != nil && (req.Version == 0 || serves(own, req.Version)):
 		s.refuse(conn, CodeDecode, fmt.Errorf("read the request, JSON of at most %d bytes: %w", maxRequest, err))
 		return req, false
 	case !serves(own, req.Version):
@@ -159,10 +159,11 @@ func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool
 	return req, true
 }
 
-// readRequest reads one JSON value of at most maxRequest bytes. What it accepts has no address that is none.
+// readRequest reads one JSON value of at most maxRequest bytes. What it accepts has no address that is none. With an error it
+// returns what could be read: the version, by which what else is there is judged.
 func readRequest(r io.Reader) (req Request, err error) {
 	if err = json.NewDecoder(io.LimitReader(r, maxRequest)).Decode(&req); err != nil {
-		return Request{}, err
+		return req, err
 	}
 	return req, req.wellFormed()
 }
