@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/candidate"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
@@ -130,5 +131,13 @@ func (c *class) wordFull() string {
 	for _, r := range c.reservations() {
 		cidrs = append(cidrs, r.CIDR.String())
 	}
-	return fmt.Sprintf("reservation full: no free address is left in %v of %s for %s; enlarge it or add another explicit reservation to the subnet", cidrs, c.p.subnet.ID, c)
+	remedy := "enlarge it or add another explicit reservation to the subnet"
+	if len(c.Ranges)+len(c.Exclude) > 0 {
+		remedy = "widen ranges, narrow exclude, or " + remedy
+	}
+	if !c.V6 && c.order.Windows() > maxWindows {
+		return fmt.Sprintf("reservation full: none of the %d addresses looked at in %v of %s is free for %s; %s",
+			maxWindows*candidate.WindowBlocks<<(32-candidate.BlockBits), cidrs, c.p.subnet.ID, c, remedy)
+	}
+	return fmt.Sprintf("reservation full: no free address is left in %v of %s for %s; %s", cidrs, c.p.subnet.ID, c, remedy)
 }
