@@ -32,6 +32,9 @@ Compares vpcipam with static, host-local and whereabouts, and vpcipvlan with ipv
 `
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == starterArg {
+		os.Exit(serveCalls(os.Stdin, os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
