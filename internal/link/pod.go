@@ -69,7 +69,9 @@ func (p *pod) configure(ctx context.Context, c Child, index int) ([]route, error
 		return nil, fmt.Errorf("set %s up: %w", c.IfName, err)
 	}
 	for _, r := range want.routes {
-		if err := p.h.RouteAdd(r.netlink()); err != nil && !(errors.Is(err, unix.EEXIST) && r.table == unix.RT_TABLE_MAIN) {
+		// What the main table and the first interface's have already stays: the one is not ours, the other may be left of an
+		// Add that was killed.
+		if err := p.h.RouteAdd(r.netlink()); err != nil && !(errors.Is(err, unix.EEXIST) && r.table != tableBase+index) {
 			return nil, fmt.Errorf("add route %s: %w", r, err)
 		}
 	}
