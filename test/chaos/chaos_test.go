@@ -146,9 +146,9 @@ func (s *scene) epoch(number int, deck *deck, kills int) {
 	const calamities = 3
 	loading, rest := context.WithCancel(s.ctx)
 	var kubelets, doom sync.WaitGroup
-	for _, w := range s.all() {
+	for i := range s.all() {
 		own := s.fork()
-		kubelets.Go(func() { s.load(loading, w, own) })
+		kubelets.Go(func() { s.load(loading, i, own) })
 	}
 	for i := range s.all() {
 		own, mine := s.fork(), kills/len(s.all())
@@ -179,13 +179,7 @@ func (s *scene) epoch(number int, deck *deck, kills int) {
 func (s *scene) fork() *rand.Rand { return rand.New(rand.NewPCG(s.rng.Uint64(), 0)) }
 
 // load keeps kubelets at work on a worker, and on the one that takes its place.
-func (s *scene) load(ctx context.Context, w *node, rng *rand.Rand) {
-	at := -1
-	for i, x := range s.all() {
-		if x == w {
-			at = i
-		}
-	}
+func (s *scene) load(ctx context.Context, at int, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		now := s.all()[at]
 		alive, cancel := context.WithCancel(ctx)

@@ -67,13 +67,14 @@ func (w *node) operate(rng *rand.Rand) {
 
 // config varies what may vary from call to call: how long a plugin has patience.
 func (w *node) config(rng *rand.Rand) map[string]any {
-	patience := pick(rng, "1s", "3s", "6s")
-	if slow := w.scene.weather.lags.IMDS; slow > time.Second {
-		patience = pick(rng, "2s", "20s", "25s")
+	late := w.scene.weather.lags.IMDS // an address is there as soon as the metadata shows it
+	patience := late.Truncate(time.Second) + time.Duration(pick(rng, 1, 3, 6, 10))*time.Second
+	if rng.IntN(4) == 0 {
+		patience = time.Second
 	}
 	config := w.runtime.Wiring.Config(w.agent.Socket())
 	ipam, _ := config["ipam"].(map[string]any)
-	ipam["timeout"] = patience
+	ipam["timeout"] = patience.String()
 	return map[string]any{"ipam": ipam, "cniVersion": "1.1.0"}
 }
 

@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
@@ -121,7 +124,7 @@ func attachMacvlan(workerNetns, podNetns string, r Result) (err error) {
 	if err = inside.AddrAdd(link, &netlink.Addr{IPNet: ipNet(r.Addr)}); err != nil {
 		return fmt.Errorf("add %s in %s: %w", r.Addr, podNetns, err)
 	}
-	if err = inside.LinkSetUp(link); err != nil {
+	if err = setUp(inside, link); err != nil {
 		return fmt.Errorf("set %s up in %s: %w", IfName, podNetns, err)
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: r.Gateway.AsSlice(), Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0"))}
@@ -129,6 +132,25 @@ func attachMacvlan(workerNetns, podNetns string, r Result) (err error) {
 		return fmt.Errorf("add a default route by %s in %s: %w", r.Gateway, podNetns, err)
 	}
 	return nil
+}
+
+// setUp waits for the pod that had the address before: the kernel takes a link away some time after its namespace.
+func setUp(h netlinksafe.Handle, link netlink.Link) error {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := h.LinkSetUp(link)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-late.C:
+			return err
+		}
+	}
 }
 
 func detachLink(podNetns string) error {
