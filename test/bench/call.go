@@ -62,9 +62,8 @@ func (c call) run() (a answer, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	timed := func() error {
 		start := time.Now()
-		err := cmd.Run()
-		a.took = time.Since(start)
-		return err
+		defer func() { a.took = time.Since(start) }()
+		return cmd.Run()
 	}
 	if c.From == "" {
 		err = timed()
