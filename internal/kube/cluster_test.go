@@ -42,14 +42,14 @@ func TestOfAnAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
+		if closeErr := c.Close(); closeErr != nil {
+			t.Error(closeErr)
 		}
 	})
-	must := func(err error) {
+	must := func(problem error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+		if problem != nil {
+			t.Fatal(problem)
 		}
 	}
 	var pod struct {

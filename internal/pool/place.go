@@ -167,6 +167,9 @@ func remedy(matches []*iface, q attachment.Query) string {
 	return fmt.Sprintf("tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)", eni.TagNoManage)
 }
 
+// byName reports whether the query is about certain addresses, which do not come out of stock.
+func byName(q attachment.Query) bool { return len(q.Requested) > 0 || q.Sticky != nil }
+
 // unfit says why the ENI cannot serve the query, "" when it can.
 func (p *iface) unfit(w *waiter, q attachment.Query) string {
 	if ok, reason := p.managed(); !ok {
@@ -183,7 +186,7 @@ func (p *iface) unfit(w *waiter, q attachment.Query) string {
 			return fmt.Sprintf("is in %s, whose reservation %s contains %s and is not %s=%s, so that other pods get addresses out of it", p.subnet.ID, r.CIDR, a, eni.TagRole, eni.RoleStatic)
 		}
 	}
-	if len(w.exact) > 0 {
+	if byName(q) { // no stock is needed
 		return ""
 	}
 	for _, k := range kindsOf(q) {
@@ -274,7 +277,7 @@ func withLink(ps []*iface, q attachment.Query) (*iface, error) {
 // roomFor is how many more attachments that ask like q the ENI could serve, by the family that has least.
 func (p *iface) roomFor(q attachment.Query) int {
 	room := math.MaxInt
-	if len(q.Requested) > 0 || q.Sticky != nil {
+	if byName(q) {
 		return p.slotsLeft(false) + p.slotsLeft(true)
 	}
 	for _, k := range kindsOf(q) {
@@ -294,7 +297,7 @@ func (p *iface) roomFor(q attachment.Query) int {
 // invited reports whether an ENI is for pods' addresses without being selected: its subnet has a reservation that feeds
 // stock, or the query needs none.
 func (p *iface) invited(q attachment.Query) bool {
-	if q.Source != "" && q.Source != attachment.SourceReservation || len(q.Requested) > 0 {
+	if q.Source != "" && q.Source != attachment.SourceReservation || byName(q) {
 		return true
 	}
 	return slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.Type == eni.Explicit && r.Role() != eni.RoleStatic })

@@ -137,7 +137,7 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p, err := n.choose(&waiter{hold: &hold{}}, q)
+	p, err := n.choose(&waiter{hold: &hold{}, exact: q.Requested}, q)
 	if err != nil {
 		return false, err
 	}

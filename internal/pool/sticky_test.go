@@ -387,6 +387,22 @@ func TestStickyAddressOfAStrangerIsNeverTaken(t *testing.T) {
 	}
 }
 
+// STATUS of a sticky network, and of one that asks for an address: a subnet without stock for anybody is enough for both.
+func TestReadinessForAddressesThatAreNamed(t *testing.T) {
+	staticOnly := strings.Replace(twoWorkers, "{cidr: 10.10.1.64/26}", "{cidr: 10.10.1.192/28, tags: {multus-vpc.io/role: static}}", 1)
+	twoOf(t, staticOnly, func(t *testing.T, _ *world, n1, _ *node) {
+		for name, q := range map[string]attachment.Query{"sticky": upf(), "requested": {Requested: []netip.Addr{upf3}}} {
+			if limited, err := n1.Readiness(q); limited || err != nil {
+				t.Errorf("%s: %t, %v", name, limited, err)
+			}
+		}
+		if _, err := n1.Readiness(any1()); err == nil {
+			t.Error("an address out of no reservation: ready")
+		}
+		n1.takes(n1.again("upf-3"))
+	})
+}
+
 // Stock fills every slot of a small ENI. A pod that names its address gets one of them.
 func TestStockMakesRoomForAnAddressThatWasNamed(t *testing.T) {
 	small := strings.ReplaceAll(dual, "- name: worker-", "- type: t3.small\n  name: worker-")
