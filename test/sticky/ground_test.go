@@ -51,15 +51,24 @@ type ground struct {
 	lab    *lab.Running
 	nodes  map[string]*worker.Worker
 	api    *statefulSet
-	config string // of the agents
-	prefix string // of the names of all namespaces
+	access func(*worker.Worker) (kubeconfig string) // to the Kubernetes API
+	config string                                   // of the agents
+	prefix string                                   // of the names of all namespaces
 	serial int
 }
 
 var grounds atomic.Int64
 
-// up raises the lab of a scenario and starts the agents. Everything goes when the test ends.
+// up raises the lab of a scenario and starts the agents, which ask the stand-in. Everything goes when the test ends.
 func up(t *testing.T, text, config string) *ground {
+	t.Helper()
+	g := raise(t, text, config)
+	g.access = g.standIn
+	g.start()
+	return g
+}
+
+func raise(t *testing.T, text, config string) *ground {
 	t.Helper()
 	s, err := scenario.Parse([]byte(text))
 	if err != nil {
@@ -74,13 +83,17 @@ func up(t *testing.T, text, config string) *ground {
 	g.lab, err = lab.Up(ctx, s, lab.Config{Prefix: g.prefix, Log: t.Output()})
 	g.must(err)
 	g.cleanUp(g.lab.Close)
+	return g
+}
+
+func (g *ground) start() {
+	g.t.Helper()
 	for name := range g.lab.Instances {
 		g.join(name)
 	}
 	for name := range g.nodes {
 		g.ready(name)
 	}
-	return g
 }
 
 // join makes a worker with an agent, and the Kubernetes API in it.
@@ -95,14 +108,20 @@ func (g *ground) join(name string) {
 		}
 		return w.Close()
 	})
+	w.Env = []string{"KUBECONFIG=" + g.access(w)}
+	g.must(w.Start(g.config))
+}
+
+// standIn has the stand-in answer in the worker's namespace, and returns the kubeconfig for it.
+func (g *ground) standIn(w *worker.Worker) (kubeconfig string) {
+	g.t.Helper()
 	l, err := pod.Listen(g.ctx, w.Netns, netip.MustParseAddrPort(apiInWorker))
 	g.must(err)
 	server, access := g.api.serve(l)
 	g.t.Cleanup(server.Close)
-	kubeconfig := filepath.Join(w.Dir, "kubeconfig")
+	kubeconfig = filepath.Join(w.Dir, "kubeconfig")
 	g.must(os.WriteFile(kubeconfig, []byte(access), 0o600))
-	w.Env = []string{"KUBECONFIG=" + kubeconfig}
-	g.must(w.Start(g.config))
+	return kubeconfig
 }
 
 // ready waits until the agent knows its ENIs.
