@@ -185,7 +185,7 @@ func TestReservationsComeAndGo(t *testing.T) {
 		if err != nil || !second.Contains(addr) {
 			t.Fatalf("after another reservation was added: %s, %v", addr, err)
 		}
-		if _, err := w.lab.Cloud.DeleteSubnetCIDRReservation(time.Now(), more); err != nil {
+		if _, err = w.lab.Cloud.DeleteSubnetCIDRReservation(time.Now(), more); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)

@@ -38,6 +38,7 @@ func buildNext(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var text, overlay []byte
 	changed := map[string]string{}
 	for _, c := range nextVersion {
 		name := filepath.Join(root, c.file)
@@ -45,30 +46,28 @@ func buildNext(t *testing.T) string {
 		if again, ok := changed[name]; ok {
 			from = again
 		}
-		text, err := os.ReadFile(from)
-		if err != nil {
+		if text, err = os.ReadFile(from); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Count(string(text), c.old); got != 1 {
 			t.Fatalf("stale: %s has %q %d times, want once", c.file, c.old, got)
 		}
 		changed[name] = filepath.Join(dir, strings.ReplaceAll(c.file, "/", "_"))
-		if err := os.WriteFile(changed[name], []byte(strings.Replace(string(text), c.old, c.new, 1)), 0o600); err != nil {
+		if err = os.WriteFile(changed[name], []byte(strings.Replace(string(text), c.old, c.new, 1)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": changed})
-	if err != nil {
+	if overlay, err = json.Marshal(map[string]any{"Replace": changed}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+	if err = os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(dir, "bin")
 	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bin+"/", "./agent", "./plugins/vpcipam")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the next version: %v\n%s", err, out)
+	if out, failed := build.CombinedOutput(); failed != nil {
+		t.Fatalf("build the next version: %v\n%s", failed, out)
 	}
 	return bin
 }
@@ -80,7 +79,7 @@ func TestUpgradeAndDowngradeUnderLoad(t *testing.T) {
 	n := up(t, twoWorkers("c5.18xlarge", "early"), vpcipam)
 	n.start(brief(time.Second))
 	stays := n.sandbox("stays")
-	addr := n.add(stays)
+	kept := n.add(stays)
 
 	const runtimes, replacements = 3, 6
 	load := make(chan struct{})
@@ -110,14 +109,14 @@ func TestUpgradeAndDowngradeUnderLoad(t *testing.T) {
 				rounds++
 				mu.Unlock()
 				if before != nil {
-					if _, err := n.by([]string{next, this}[i%2], "DEL", before); err != nil {
+					if _, err = n.by([]string{next, this}[i%2], "DEL", before); err != nil {
 						t.Errorf("DEL: %v", err)
 						return
 					}
 				}
 				select {
 				case <-load:
-					if _, err := n.by(this, "DEL", s); err != nil {
+					if _, err = n.by(this, "DEL", s); err != nil {
 						t.Errorf("DEL: %v", err)
 					}
 					return
@@ -145,7 +144,7 @@ func TestUpgradeAndDowngradeUnderLoad(t *testing.T) {
 	}
 	close(load)
 	all.Wait()
-	n.is(addr, held(stays))
+	n.is(kept, held(stays))
 	s, err := n.Status(n.ctx)
 	n.must(err)
 	for _, h := range s.Attachments {
