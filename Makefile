@@ -67,6 +67,11 @@ bench: build test-tools ## The plugins beside those of others: times, failures, 
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/bench -vm "$(CURDIR)/.cache/vm" -o $(FORMAT)
 	@[[ $(FORMAT) != table ]] || go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: conformance
+conformance: build test-tools ## Plugins held to the CNI specification: writes docs/conformance.md (SUBJECT=file.json: prints what came of yours)
+	@$(STATIC) -o .cache/ ./test/conformance
+	@export MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" && SUBJECT="$(SUBJECT)" scripts/conformance.sh
+
 .PHONY: simulate
 simulate: WORKERS ?= 50,500,5000
 simulate: FULL ?= 50,90,99
