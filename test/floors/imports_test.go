@@ -123,7 +123,7 @@ var table = []row{
 	{path: "test/bench", floor: tests, libraries: []string{errgroup, sys}, also: []floor{tests}},
 	{path: "test/bench/idle", floor: tests},
 	{path: "test/chaos", floor: tests},
-	{path: "test/conformance", floor: tests, libraries: []string{cni, cniPlugins, errgroup, netlink}, also: []floor{tests}},
+	{path: "test/conformance", floor: tests, libraries: []string{cni, cniPlugins, errgroup, netlink, sys}, also: []floor{tests}},
 	{path: "test/docs", floor: tests},
 	{path: "test/errors", floor: tests},
 	{path: "test/floors", floor: tests},
