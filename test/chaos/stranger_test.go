@@ -31,7 +31,7 @@ func (s *scene) settleStranger() error {
 	owns := []netip.Addr{base, base.Next(), base.Next().Next(), static.Addr(), static.Addr().Next()}
 	e, err := s.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{
 		SubnetID: s.lab.Subnets["pods"], Tags: map[string]string{"Name": "appliance"},
-		AddressRequest: vpc.AddressRequest{Primary: netip.MustParseAddr("10.77.1.200"), Secondary: owns},
+		AddressRequest: vpc.AddressRequest{Secondary: owns},
 	})
 	if err != nil {
 		return fmt.Errorf("make the stranger's ENI: %w", err)
