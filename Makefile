@@ -61,11 +61,16 @@ mutants: build test-tools ## Break the agent on purpose, one fault at a time: th
 
 .PHONY: bench
 bench: FORMAT ?= table
-bench: build test-tools ## The plugins beside those of others: times, failures, EC2 calls, memory; then the Go benchmarks (FORMAT=json: without)
+bench: build test-tools ## The plugins beside those of others: times, failures, EC2 calls, memory; then the Go benchmarks (FORMAT=json, markdown: without)
 	@$(STATIC) -o .cache/ ./test/bench ./test/bench/idle
 	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/bench -vm "$(CURDIR)/.cache/vm" -o $(FORMAT)
-	@[[ $(FORMAT) == json ]] || go test -run '^$$' -bench . -benchmem ./...
+	@[[ $(FORMAT) != table ]] || go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: conformance
+conformance: build test-tools ## Plugins held to the CNI specification: writes docs/conformance.md (SUBJECT=file.json: prints what came of yours)
+	@$(STATIC) -o .cache/ ./test/conformance
+	@export MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" && SUBJECT="$(SUBJECT)" scripts/conformance.sh
 
 .PHONY: simulate
 simulate: WORKERS ?= 50,500,5000
@@ -76,6 +81,14 @@ simulate: ## Fleets of agents on virtual time: EC2 calls and time per worker (WO
 	@CGO_ENABLED=0 go test -c -o .cache/simulate ./test/simulate
 	@.cache/simulate -test.run '^TestSimulate$$' -test.v -test.timeout 0 -simulate.o $(FORMAT) \
 		-simulate.workers $(WORKERS) -simulate.full $(FULL)
+
+.PHONY: chaos
+chaos: CHAOS_KILLS ?= 500
+chaos: build ## Kill CHAOS_KILLS processes of four workers, and let all else go wrong (CHAOS_SEED repeats a run)
+	@mkdir -p .cache/chaos
+	@CGO_ENABLED=0 go test -c -o .cache/chaos.test ./test/chaos
+	@MULTUS_VPC_BIN="$(CURDIR)/bin" CHAOS_KILLS="$(CHAOS_KILLS)" CHAOS_SEED="$(CHAOS_SEED)" CHAOS_KEEP="$(CURDIR)/.cache/chaos" \
+		.cache/chaos.test -test.run '^TestChaos$$' -test.v -test.timeout 0
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

@@ -76,7 +76,7 @@ func TestOptionsGoFlagEnvironmentFileDefault(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{}), cmpopts.IgnoreTypes((*slog.Logger)(nil)), cmpopts.IgnoreFields(pool.Config{}, "Conflict", "Refill")); diff != "" {
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{}), cmpopts.IgnoreTypes((*slog.Logger)(nil)), cmpopts.IgnoreFields(pool.Config{}, "Count", "Refill")); diff != "" {
 				t.Errorf("options (-want +got):\n%s", diff)
 			}
 		})

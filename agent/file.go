@@ -45,6 +45,11 @@ func (o *options) readFile() error {
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
 	}
+	return o.overlay(text)
+}
+
+// overlay takes over what the file says and reports all that is wrong with it.
+func (o *options) overlay(text []byte) error {
 	f, wrong := parseFile(text)
 	for i, err := range wrong {
 		wrong[i] = fmt.Errorf("--config %s: %w", o.configFile, err)

@@ -67,17 +67,33 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	return 0
 }
 
-// serve opens everything, works until ctx ends, and closes everything.
+// serve shows how the agent fares from the start, for it may wait long for the metadata, and works until ctx ends.
 func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	m := newMetrics()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	if o.metricsAddress != "" {
+		wg.Go(func() {
+			if err := m.serve(ctx, o.metricsAddress); err != nil {
+				cancel(fmt.Errorf("serve metrics on --metrics-address %s: %w", o.metricsAddress, err))
+			}
+		})
+	}
+	return serveNode(ctx, o, log, m)
+}
+
+// serveNode opens everything, works until ctx ends, and closes everything.
+func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (err error) {
 	sdk, err := config.LoadDefaultConfig(ctx) // the Region may come with the instance: the metadata is waited for
 	if err != nil {
 		return fmt.Errorf("configure the AWS SDK: %w", err)
 	}
-	m := newMetrics()
 	metadata := imds.New(imds.Config{SDK: sdk})
 	instance, ok := whoAmI(ctx, metadata, log)
 	if !ok {
-		return nil
+		return reason(ctx)
 	}
 	if sdk.Region == "" {
 		sdk.Region = instance.Region
@@ -101,19 +117,18 @@ func serve(ctx context.Context, o options, log *slog.Logger) (err error) {
 	}
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
-	o.pool.Conflict = m.conflicts.Inc
-	o.pool.Refill = func(d time.Duration) { m.refills.Observe(d.Seconds()) }
+	m.wire(&o.pool)
 	node := pool.New(o.pool, instance, pool.Ports{
 		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
 		Metadata:   metadata,
-		Host:       host{},
+		Host:       host{log},
 		Namespaces: namespaces{},
 		Ledger:     records{book},
 		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
 		Pods:       who,
 	}, entries(found.Entries), found.Rebooted)
 
-	m.watch(node)
+	m.gauges.node.Store(node)
 	ln, err := agentapi.Listen(o.socket)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.socket, err)
@@ -141,11 +156,13 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *
 	part("serve plugins", func(ctx context.Context) error {
 		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, metrics: m, version: version()})
 	})
-	if o.metricsAddress != "" {
-		part("serve metrics", func(ctx context.Context) error { return m.serve(ctx, o.metricsAddress, node.Ready()) })
-	}
 	log.Info("listening", "socket", o.socket)
 	wg.Wait()
+	return reason(ctx)
+}
+
+// reason is why ctx ended, nil for a signal.
+func reason(ctx context.Context) error {
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -4,56 +4,89 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"net"
-	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
-	"github.com/multus-vpc/multus-vpc/internal/ownership"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
-// metrics are what Prometheus reads. The registry is the agent's own: nothing registers behind its back.
+// metrics are what Prometheus reads; docs/metrics.md explains each. The registry is the agent's own: nothing registers
+// behind its back. No label takes a value from a pod, and each but those of the worker's ENIs has a closed set.
 type metrics struct {
-	registry  *prometheus.Registry
-	calls     *prometheus.CounterVec
-	latency   *prometheus.HistogramVec
-	requests  *prometheus.HistogramVec
-	conflicts prometheus.Counter
-	refills   prometheus.Histogram
+	registry   *prometheus.Registry
+	requests   *prometheus.HistogramVec
+	calls      *prometheus.CounterVec
+	errors     *prometheus.CounterVec
+	throttles  *prometheus.CounterVec
+	latency    *prometheus.HistogramVec
+	refills    prometheus.Histogram
+	tombstones *prometheus.CounterVec
+	happenings map[pool.Happening]prometheus.Counter
+	gauges     *gauges
 }
 
 func newMetrics() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "multusvpc_ec2_calls_total", Help: "EC2 calls by action and result: ok, or EC2's error code.",
-		}, []string{"action", "result"}),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "multusvpc_ec2_call_seconds", Help: "Duration of EC2 calls by action.",
-			Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
-		}, []string{"action"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "multusvpc_request_seconds", Help: "Duration of the plugins' requests by method (add, del, check, …) and CNI error code, 0 for none.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 12),
-		}, []string{"method", "code"}),
-		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "multusvpc_assign_conflicts_total", Help: "Assign calls that EC2 refused because another ENI holds an address.",
-		}),
+		requests: histograms("multusvpc_request_duration_seconds",
+			"Duration of the plugins' requests by method and CNI error code, 0 for none.", prometheus.ExponentialBuckets(0.0001, 3, 12), "method", "code"),
+		calls:     counters("multusvpc_ec2_calls_total", "EC2 calls by action.", "action"),
+		errors:    counters("multusvpc_ec2_errors_total", "EC2 calls that failed by action and EC2's error code, or why there was no answer.", "action", "error"),
+		throttles: counters("multusvpc_ec2_throttles_total", "EC2 calls that EC2 refused because of the account's request rate, by action.", "action"),
+		latency: histograms("multusvpc_ec2_call_duration_seconds",
+			"Duration of EC2 calls by action.", prometheus.ExponentialBuckets(0.01, 2, 12), "action"),
 		refills: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "multusvpc_refill_seconds", Help: "Time from EC2's answer to an assign call until the addresses are confirmed and in stock.",
+			Name: "multusvpc_refill_duration_seconds", Help: "Time from EC2's answer to an assign call until the addresses are confirmed and in stock.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 2, 10),
 		}),
+		tombstones: counters("multusvpc_tombstones_total", "Notes of a DEL that came while no agent ran, by what they did.", "result"),
+		gauges:     &gauges{},
 	}
-	m.registry.MustRegister(m.calls, m.latency, m.requests, m.conflicts, m.refills)
+	m.happenings = map[pool.Happening]prometheus.Counter{
+		pool.Conflict:  counter("multusvpc_assign_conflicts_total", "Assign calls that EC2 refused because another ENI holds an address."),
+		pool.Lost:      counter("multusvpc_addresses_lost_total", "Addresses that a pod uses and EC2 no longer has on the worker's ENI."),
+		pool.Contested: counter("multusvpc_addresses_contested_total", "Lost addresses that another ENI was found to hold."),
+		pool.Reaped:    counter("multusvpc_attachments_reaped_total", "Attachments that were released because their network namespace is gone."),
+	}
+	m.registry.MustRegister(m.requests, m.calls, m.errors, m.throttles, m.latency, m.refills, m.tombstones, m.gauges)
+	for _, c := range m.happenings {
+		m.registry.MustRegister(c)
+	}
+	m.happenings[pool.Buried], m.happenings[pool.Outdated] = m.tombstones.WithLabelValues("released"), m.tombstones.WithLabelValues("outdated")
+	m.begin()
 	return m
+}
+
+// begin makes the series that alerts compare with before, so that the first event is an increase.
+func (m *metrics) begin() {
+	for _, action := range ec2eni.Actions() {
+		m.calls.WithLabelValues(action)
+		m.throttles.WithLabelValues(action)
+		m.latency.WithLabelValues(action)
+	}
+	for method := range methods {
+		m.requests.WithLabelValues(string(method), "0")
+	}
+}
+
+// wire has a pool count here.
+func (m *metrics) wire(cfg *pool.Config) {
+	cfg.Count = func(what pool.Happening) { m.happenings[what].Inc() }
+	cfg.Refill = func(d time.Duration) { m.refills.Observe(d.Seconds()) }
 }
 
 // request counts one request of a plugin.
@@ -68,80 +101,27 @@ func (m *metrics) request(method agentapi.Method, e *agentapi.Error, took time.D
 	m.requests.WithLabelValues(string(method), strconv.FormatUint(uint64(code), 10)).Observe(took.Seconds())
 }
 
-// watch exports the node's addresses and attachments as they are when they are asked for.
-func (m *metrics) watch(node *pool.Node) { m.registry.MustRegister(gauges{node}) }
-
-// gauges collects the node's state.
-type gauges struct{ node *pool.Node }
-
-var (
-	addressesDesc = prometheus.NewDesc("multusvpc_addresses", "Addresses on the worker's ENIs by ENI and state of the ownership table.", []string{"eni", "state"}, nil)
-	slotsDesc     = prometheus.NewDesc("multusvpc_eni_slots", "Secondary IPv4 addresses that the instance type allows per ENI.", []string{"eni"}, nil)
-	holdsDesc     = prometheus.NewDesc("multusvpc_attachments", "Attachments by state: held, cooling, lost or guest.", []string{"state"}, nil)
-	problemsDesc  = prometheus.NewDesc("multusvpc_problems", "Things that an operator should look at; the status request words them.", nil, nil)
-)
-
-// Describe implements [prometheus.Collector].
-func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{addressesDesc, slotsDesc, holdsDesc, problemsDesc} {
-		ch <- d
-	}
-}
-
-// Collect implements [prometheus.Collector]. A state that no address is in is reported as 0, so that alerts see it end.
-func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	s := g.node.Status()
-	gauge := func(d *prometheus.Desc, v int, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
-	}
-	for _, e := range s.ENIs {
-		count := map[ownership.State]int{}
-		for _, a := range e.Addresses {
-			count[a.State]++
-		}
-		for _, state := range ownership.States()[1:] {
-			gauge(addressesDesc, count[state], string(e.ENI.ID), state.String())
-		}
-		gauge(slotsDesc, e.Slots, string(e.ENI.ID))
-	}
-	holds := map[ownership.State]int{}
-	for _, h := range s.Holds {
-		holds[h.State]++
-	}
-	for _, state := range []ownership.State{ownership.Held, ownership.Cooling, ownership.Lost, ownership.Guest} {
-		gauge(holdsDesc, holds[state], state.String())
-	}
-	gauge(problemsDesc, len(s.Problems))
-}
-
 // call counts one EC2 call.
 func (m *metrics) call(c ec2eni.Call) {
-	m.calls.WithLabelValues(c.Action, c.Outcome).Inc()
+	m.calls.WithLabelValues(c.Action).Inc()
 	m.latency.WithLabelValues(c.Action).Observe(c.Duration.Seconds())
+	if c.Outcome == ec2eni.OutcomeOK {
+		return
+	}
+	m.errors.WithLabelValues(c.Action, errorLabel(c.Outcome)).Inc()
+	if ec2eni.Throttled(c.Outcome) {
+		m.throttles.WithLabelValues(c.Action).Inc()
+	}
 }
 
-// serve answers /metrics, /healthz (the process lives) and /readyz (an ADD can be served) until ctx ends.
-func (m *metrics) serve(ctx context.Context, address string, ready <-chan struct{}) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-ready:
-			w.WriteHeader(http.StatusOK)
-		default:
-			http.Error(w, "the worker's ENIs are not known yet", http.StatusServiceUnavailable)
-		}
-	})
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return err
+// errorLabel keeps EC2's codes that have a meaning to the agent or its operator; the log has all of them.
+func errorLabel(outcome string) string {
+	if slices.Contains(errorLabels(), outcome) {
+		return outcome
 	}
-	const slowClient = 5 * time.Second
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: slowClient}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return "other"
+}
+
+func errorLabels() []string {
+	return append(ec2eni.Codes(), ec2eni.OutcomeNotSent, ec2eni.OutcomeTimeout, ec2eni.OutcomeCancelled, ec2eni.OutcomeNoReply)
 }

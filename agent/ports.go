@@ -22,11 +22,21 @@ import (
 
 // The types of this file give the hands the shapes that the pool's ports have. They decide nothing.
 
-type host struct{}
+type host struct{ log *slog.Logger }
 
 func (host) Links() ([]attachment.Link, error)         { return link.Hosts() }
-func (host) Up(index, mtu int) error                   { return link.Up(index, mtu) }
 func (host) Addresses() (map[netip.Addr]string, error) { return link.HostAddresses() }
+
+// Up is content with a link that is up for pods, and warns of what else that does to the host.
+func (h host) Up(index, mtu int) error {
+	err := link.Up(index, mtu)
+	if errors.Is(err, link.ErrAdvertisements) {
+		h.log.Warn("the host may take addresses and a default route from the link; let the agent write /proc/sys, or set net.ipv6.conf.default.accept_ra=0",
+			"error", err)
+		return nil
+	}
+	return err
+}
 
 type namespaces struct{}
 

@@ -177,12 +177,13 @@ func TestAgentTellsItsHealth(t *testing.T) {
 	}
 	d := started(t, running, running.IMDSURL["worker-1"])
 	d.await("it lives", func() bool { status, _ := d.get("/healthz"); return status == http.StatusOK })
-	if status, body := d.get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "not known yet") {
-		t.Errorf("/readyz before EC2 has answered: %d %q, want 503 and why", status, body)
-	}
+	d.await("it says what it waits for", func() bool {
+		status, body := d.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "not known yet: not ready: read the limits")
+	})
 	d.await("EC2 has refused it", func() bool {
 		_, body := d.get("/metrics")
-		return strings.Contains(body, `multusvpc_ec2_calls_total{action="DescribeInstanceTypes",result="InternalError"} `)
+		return strings.Contains(body, `multusvpc_ec2_errors_total{action="DescribeInstanceTypes",error="InternalError"} `)
 	})
 	if err := running.Front.SetFaults(nil); err != nil {
 		t.Fatal(err)
@@ -191,9 +192,9 @@ func TestAgentTellsItsHealth(t *testing.T) {
 
 	_, body := d.get("/metrics")
 	for _, line := range []string{
-		`multusvpc_ec2_calls_total{action="DescribeInstanceTypes",result="ok"} `,
-		`multusvpc_ec2_calls_total{action="DescribeNetworkInterfaces",result="ok"} `,
-		`multusvpc_ec2_call_seconds_count{action="DescribeNetworkInterfaces"} `,
+		`multusvpc_ec2_calls_total{action="DescribeInstanceTypes"} `,
+		`multusvpc_ec2_calls_total{action="DescribeNetworkInterfaces"} `,
+		`multusvpc_ec2_call_duration_seconds_count{action="DescribeNetworkInterfaces"} `,
 	} {
 		if !strings.Contains(body, line) {
 			t.Errorf("/metrics lacks %s:\n%s", line, body)
@@ -231,6 +232,10 @@ func TestAgentWaitsForTheInstanceMetadata(t *testing.T) {
 	asked.Store(false)
 	waiting := started(t, running, imds.URL)
 	waiting.await("it has asked", asked.Load)
+	waiting.await("it lives", func() bool { status, _ := waiting.get("/healthz"); return status == http.StatusOK })
+	if status, body := waiting.get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "instance metadata has not answered") {
+		t.Errorf("/readyz without metadata: %d %q, want 503 and why", status, body)
+	}
 	awake.Store(true)
 	waiting.await("it is ready", func() bool { status, _ := waiting.get("/readyz"); return status == http.StatusOK })
 	waiting.stop()
@@ -245,7 +250,7 @@ func TestAgentEndsWhenAPartFails(t *testing.T) {
 		"--state-dir", filepath.Join(first.dir, "second-state"), "--metrics-address", first.metrics)
 	second.Env = first.cmd.Env
 	out, err := second.CombinedOutput()
-	if want := fmt.Sprintf("serve metrics: listen tcp %s: bind: address already in use", first.metrics); err == nil || !strings.Contains(string(out), want) {
+	if want := fmt.Sprintf("serve metrics on --metrics-address %[1]s: listen tcp %[1]s: bind: address already in use", first.metrics); err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("an agent whose metrics address is taken: %v, %s; want %q", err, out, want)
 	}
 	first.stop()

@@ -113,13 +113,28 @@ func TestAnswersAreDecodedWhole(t *testing.T) {
 	}
 }
 
+// decodeSeeds are responses, and whether each is decoded field by field.
+func decodeSeeds() map[string]bool {
+	return map[string]bool{
+		`{"version":1,"add":{"eni":{"id":"eni-1","mac":"0a:00:00:00:00:01","deviceIndex":1,"subnetID":"s","subnetIPv4":"10.10.1.0/24",` +
+			`"link":{"name":"eth1","index":2,"mtu":1500,"up":true}},"addresses":["10.10.1.70/24"]}}`: true,
+		`{"version":1}`: true, `{"version":"1"}`: false, `{"version":1,"error":{"code":7,"msg":"no"}}`: false, `{"add":{"addresses":[null]}}`: false,
+		`{"add":null}`: false, `{"version":1,"later":[]}`: false, `[]`: false, `null`: false, `{"add":{"eni":{"link":{"up":1}}}}`: false,
+		`{"add":{"eni":{"subnetIPv6":["2001:db8::/64"]}}}`: true,
+	}
+}
+
+func TestSeedsOfAnswers(t *testing.T) {
+	for message, want := range decodeSeeds() {
+		if got := decodePlain([]byte(message), &Response{}); got != want {
+			t.Errorf("%s: decoded field by field: %t, want %t", message, got, want)
+		}
+	}
+}
+
 // FuzzDecode holds that whatever a response says, it says the same to encoding/json.
 func FuzzDecode(f *testing.F) {
-	for _, seed := range []string{
-		`{"version":1,"add":{"eni":{"id":"eni-1","mac":"0a:00:00:00:00:01","deviceIndex":1,"subnetID":"s","subnetIPv4":"10.10.1.0/24","link":{"name":"eth1","index":2,"mtu":1500,"up":true}},"addresses":["10.10.1.70/24"]}}`,
-		`{"version":1}`, `{"version":"1"}`, `{"version":1,"error":{"code":7,"msg":"no"}}`, `{"add":{"addresses":[null]}}`, `{"add":null}`,
-		`{"version":1,"later":[]}`, `[]`, `null`, `{"add":{"eni":{"link":{"up":1}}}}`, `{"add":{"eni":{"subnetIPv6":["2001:db8::/64"]}}}`,
-	} {
+	for seed := range decodeSeeds() {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {

@@ -25,6 +25,8 @@ const (
 	// peerTimeout is how long a peer may take for what needs no thought: to send its request, to take the response, to
 	// close. Plugins do each within milliseconds.
 	peerTimeout = 5 * time.Second
+	// maxPatience bounds what a client says of its own: kubelet gives a sandbox four minutes.
+	maxPatience = time.Hour
 )
 
 // Handler answers requests. Both methods are called from many goroutines.
@@ -47,7 +49,7 @@ type Server struct {
 }
 
 // Serve answers on ln until ctx ends, then closes ln, ends the requests in flight and returns nil once all are
-// answered. Peers in another network namespace than ln's are refused.
+// answered; those that fail by then are not, so that their clients turn to the next agent. Peers in another network namespace than ln's are refused.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, h Handler) error {
 	home, err := namespaceOf(ln)
 	if err != nil {
@@ -102,15 +104,15 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 }
 
 // serve is one connection: read the request, answer it, see whether the answer was read.
-func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
-	req, ok := s.request(ctx, conn)
+func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
+	req, ok := s.request(life, conn)
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(life)
 	defer cancel()
 	if req.TimeoutMillis > 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.TimeoutMillis)*time.Millisecond)
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(req.TimeoutMillis, maxPatience.Milliseconds()))*time.Millisecond)
 		defer cancel()
 	}
 	left := make(chan error, 1)
@@ -120,6 +122,9 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 		cancel()
 	}()
 	resp := h.Handle(ctx, req)
+	if resp.Error != nil && life.Err() != nil {
+		return // it failed because this agent ends: the client asks the next one when nobody answers
+	}
 	resp.Version = orDefault(s.Version)
 	err := send(conn, resp)
 	// Closing with unread data resets a unix stream, so the peer's close tells whether it has read the response
@@ -134,16 +139,16 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, h Handler) {
 }
 
 // request reads what the client wants; ok is false when there is nothing to be handled.
-func (s *Server) request(ctx context.Context, conn net.Conn) (req Request, ok bool) {
+func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool) {
 	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
 	goOn := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req)
+	req, err := readRequest(conn)
 	switch own := orDefault(s.Version); {
 	case !goOn() || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
 		// Connected ahead of a request that did not come, or not yet: the client then connects again.
 		return req, false
-	case err != nil:
-		s.refuse(conn, CodeDecode, fmt.Errorf("request is not JSON of at most %d bytes: %w", maxRequest, err))
+	case err != nil && (req.Version == 0 || serves(own, req.Version)):
+		s.refuse(conn, CodeDecode, fmt.Errorf("read the request, JSON of at most %d bytes: %w", maxRequest, err))
 		return req, false
 	case !serves(own, req.Version):
 		e := versionError(req.Version, own)
@@ -152,6 +157,15 @@ func (s *Server) request(ctx context.Context, conn net.Conn) (req Request, ok bo
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	return req, true
+}
+
+// readRequest reads one JSON value of at most maxRequest bytes. What it accepts has no address that is none. With an error it
+// returns what could be read: the version, by which what else is there is judged.
+func readRequest(r io.Reader) (req Request, err error) {
+	if err = json.NewDecoder(io.LimitReader(r, maxRequest)).Decode(&req); err != nil {
+		return req, err
+	}
+	return req, req.wellFormed()
 }
 
 // refuse answers an error that no handler has seen.

@@ -8,6 +8,7 @@
 package agentapi
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -56,6 +57,31 @@ type Request struct {
 	// Network and Valid are for gc: the attachments of the network that the runtime knows to be alive.
 	Network string           `json:"network,omitempty"`
 	Valid   []attachment.Key `json:"valid,omitempty"`
+}
+
+// wellFormed refuses addresses that encoding/json lets pass though they are none: null, and the empty string.
+func (r *Request) wellFormed() error {
+	for i, p := range r.Addresses {
+		if !p.IsValid() {
+			return fmt.Errorf("addresses[%d] is no address with its prefix length", i)
+		}
+	}
+	if r.Query == nil {
+		return nil
+	}
+	for i, a := range r.Query.Requested {
+		if !a.IsValid() {
+			return fmt.Errorf("query.requested[%d] is no address", i)
+		}
+	}
+	for key, list := range map[string][]attachment.Range{"ranges": r.Query.Ranges, "exclude": r.Query.Exclude} {
+		for i, one := range list {
+			if !one.From.IsValid() || !one.To.IsValid() {
+				return fmt.Errorf("query.%s[%d] is no range", key, i)
+			}
+		}
+	}
+	return nil
 }
 
 // Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;

@@ -19,10 +19,10 @@ import (
 // What EC2's error codes mean to our callers. A code that is not here stays what it is.
 // https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html
 func sentinelOf(code, message string) error {
-	switch code {
-	case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
-		"RequestThrottled", "RequestThrottledException", "EC2ThrottledException", "TooManyRequestsException":
+	if Throttled(code) {
 		return eni.ErrThrottled
+	}
+	switch code {
 	case "PrivateIpAddressLimitExceeded":
 		return eni.ErrSlotsFull
 	case "InsufficientFreeAddressesInSubnet":
@@ -42,6 +42,16 @@ func sentinelOf(code, message string) error {
 		return eni.ErrNotFound
 	}
 	return nil
+}
+
+// Throttled reports whether EC2 limits the request rate by the code.
+func Throttled(code string) bool {
+	switch code {
+	case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
+		"RequestThrottled", "RequestThrottledException", "EC2ThrottledException", "TooManyRequestsException":
+		return true
+	}
+	return false
 }
 
 // sentinelOfMessage parts the meanings of InvalidParameterValue, for which EC2 has no other sign than the words.

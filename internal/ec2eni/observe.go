@@ -15,6 +15,25 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
+// Actions are the EC2 actions that a [Client] asks for.
+func Actions() []string {
+	return []string{
+		"AssignIpv6Addresses", "AssignPrivateIpAddresses", "DescribeInstanceTypes", "DescribeNetworkInterfaces", "DescribeSubnets",
+		"GetSubnetCidrReservations", "UnassignIpv6Addresses", "UnassignPrivateIpAddresses",
+	}
+}
+
+// Codes are EC2's error codes that an operator of the agent may meet often enough to count each by itself.
+// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html
+func Codes() []string {
+	return []string{
+		"AccessDenied", "AuthFailure", "EC2ThrottledException", "ExpiredToken", "InsufficientCidrBlocks", "InsufficientFreeAddressesInSubnet",
+		"InternalError", "InternalFailure", "InvalidNetworkInterfaceID.NotFound", "InvalidParameterValue", "PrivateIpAddressLimitExceeded",
+		"RequestExpired", "RequestLimitExceeded", "Resource.AlreadyAssigned", "ServiceUnavailable", "Throttling", "Unavailable",
+		"UnauthorizedOperation",
+	}
+}
+
 // observer stands around every request: it bounds the time, classifies the error, and says how it went.
 type observer struct {
 	log                       *slog.Logger

@@ -93,20 +93,51 @@ func TestSeedsOfListsAreOfEveryKind(t *testing.T) {
 	}
 }
 
-type heldSeed struct{ keys, ipv4, ipv6, ipv4Prefix, ipv6Prefix string }
+type heldSeed struct {
+	keys, ipv4, ipv6, ipv4Prefix, ipv6Prefix string
+	want                                     int // addresses and prefixes; 0 for an error
+}
 
 // heldSeeds are what the service may say in the listing of an ENI's keys and in the keys.
 func heldSeeds() []heldSeed {
 	return []heldSeed{
-		{keys: "local-ipv4s\n", ipv4: "10.10.1.20\n10.10.1.70"},
-		{keys: "ipv6s\n", ipv6: "2001:db8:0:101::20"},
+		{keys: "local-ipv4s\n", ipv4: "10.10.1.20\n10.10.1.70", want: 2},
+		{keys: "ipv6s\n", ipv6: "2001:db8:0:101::20", want: 1},
 		{
 			keys: "ipv4-prefix\nipv6-prefix\nipv6s\nlocal-ipv4s", ipv4: "10.10.1.20", ipv6: "2001:db8:0:101::20",
-			ipv4Prefix: "10.10.1.128/28", ipv6Prefix: "2001:db8:0:101:1::/80",
+			ipv4Prefix: "10.10.1.128/28", ipv6Prefix: "2001:db8:0:101:1::/80", want: 4,
 		},
 		{keys: "local-ipv4s\nipv6s\n", ipv6: "2001:db8:0:101::20"},
 		{ipv4: "10.10.1.20"},
 		{keys: "local-ipv4s", ipv4: "<html>"},
+	}
+}
+
+// service answers with what the seed says.
+func (s heldSeed) service() *Client {
+	return client(nil, func(r *http.Request) *http.Response {
+		if r.Method == http.MethodPut {
+			resp := answer(r, http.StatusOK, "token")
+			resp.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+			return resp
+		}
+		for suffix, body := range map[string]string{
+			"/local-ipv4s": s.ipv4, "/ipv6s": s.ipv6, "/ipv4-prefix": s.ipv4Prefix, "/ipv6-prefix": s.ipv6Prefix,
+		} {
+			if strings.HasSuffix(r.URL.Path, suffix) {
+				return answer(r, http.StatusOK, body)
+			}
+		}
+		return answer(r, http.StatusOK, s.keys)
+	})
+}
+
+func TestSeedsOfHeld(t *testing.T) {
+	for _, seed := range heldSeeds() {
+		addrs, prefixes, err := seed.service().Held(t.Context(), "0a:00:00:00:00:01")
+		if got := len(addrs) + len(prefixes); got != seed.want || (err != nil) != (seed.want == 0) {
+			t.Errorf("%+v: %v, %v, %v", seed, addrs, prefixes, err)
+		}
 	}
 }
 
@@ -119,22 +150,7 @@ func FuzzHeld(f *testing.F) {
 		f.Add(s.keys, s.ipv4, s.ipv6, s.ipv4Prefix, s.ipv6Prefix)
 	}
 	f.Fuzz(func(t *testing.T, keys, ipv4, ipv6, ipv4Prefix, ipv6Prefix string) {
-		c := client(nil, func(r *http.Request) *http.Response {
-			if r.Method == http.MethodPut {
-				resp := answer(r, http.StatusOK, "token")
-				resp.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-				return resp
-			}
-			for suffix, body := range map[string]string{
-				"/local-ipv4s": ipv4, "/ipv6s": ipv6, "/ipv4-prefix": ipv4Prefix, "/ipv6-prefix": ipv6Prefix,
-			} {
-				if strings.HasSuffix(r.URL.Path, suffix) {
-					return answer(r, http.StatusOK, body)
-				}
-			}
-			return answer(r, http.StatusOK, keys)
-		})
-		addrs, prefixes, err := c.Held(t.Context(), "0a:00:00:00:00:01")
+		addrs, prefixes, err := heldSeed{keys, ipv4, ipv6, ipv4Prefix, ipv6Prefix, 0}.service().Held(t.Context(), "0a:00:00:00:00:01")
 		if (len(addrs) > 0) != (err == nil) || (err != nil && len(prefixes) > 0) {
 			t.Errorf("Held = %v, %v, %v", addrs, prefixes, err)
 		}

@@ -32,6 +32,8 @@ const (
 	// readLimit bounds how many ENIs are read at once. The service throttles an instance that asks too much at once.
 	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html#instancedata-throttling
 	readLimit = 4
+	// longest bounds one key's value: an ENI of the largest types holds 50 addresses of each family, some 2 KiB.
+	longest = 256 << 10
 )
 
 const macsPath = "network/interfaces/macs/"
@@ -175,6 +177,9 @@ func number(ctx context.Context, r *reader, key string) int {
 		return 0
 	}
 	n, err := strconv.Atoi(s)
+	if err == nil && n < 0 {
+		err = fmt.Errorf("%d is less than 0", n)
+	}
 	if err != nil {
 		r.err = fmt.Errorf("instance metadata %s%s: %w", r.dir, key, err)
 	}
@@ -221,7 +226,10 @@ func (c *Client) read(ctx context.Context, path string) (_ string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("read %s from the instance metadata: %w", path, err)
 	}
-	body, err := io.ReadAll(out.Content)
+	body, err := io.ReadAll(io.LimitReader(out.Content, longest+1))
+	if err == nil && len(body) > longest {
+		err = fmt.Errorf("the answer has more than %d bytes", longest)
+	}
 	if err = errors.Join(err, out.Content.Close()); err != nil {
 		return "", fmt.Errorf("read %s from the instance metadata: %w", path, err)
 	}

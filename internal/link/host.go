@@ -5,6 +5,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -65,8 +66,15 @@ func HostAddresses() (map[netip.Addr]string, error) {
 	return addrs, nil
 }
 
+// ErrAdvertisements: the link is up, but believes router advertisements.
+var ErrAdvertisements = errors.New("router advertisements are believed")
+
 // Up sets the link's MTU, unless mtu is 0, and then the link up. It changes nothing that is so already: setting the MTU of an
 // ipvlan parent sets its children's as well.
+//
+// A link that was down has nobody who configures it, and Linux would take addresses and a default route from the VPC's
+// router advertisements, by which the host then sends. So it is told not to believe them before it comes up; where that is
+// not possible the error is [ErrAdvertisements], and the link is up all the same.
 func Up(index, mtu int) error {
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
@@ -78,10 +86,15 @@ func Up(index, mtu int) error {
 			return fmt.Errorf("set MTU of %s to %d: %w", a.Name, mtu, err)
 		}
 	}
-	if a.Flags&net.FlagUp == 0 {
-		if err := netlink.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set %s up: %w", a.Name, err)
-		}
+	if a.Flags&net.FlagUp != 0 {
+		return nil
+	}
+	deaf := writeSysctls(silence(a.Name))
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set %s up: %w", a.Name, err)
+	}
+	if deaf != nil {
+		return fmt.Errorf("%w by %s: %w", ErrAdvertisements, a.Name, deaf)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,6 +179,44 @@ func TestUpChangesOnlyWhatIsDifferent(t *testing.T) {
 		}
 		if err := Up(eth1+1000, 0); err == nil {
 			t.Error("a link that does not exist was brought up")
+		}
+	})
+}
+
+// A link that nobody configured would take addresses and a default route from the VPC's router advertisements, and what
+// the host sends would leave by it.
+func TestUpKeepsRouterAdvertisementsOut(t *testing.T) {
+	asWorker(t, func(t *testing.T) {
+		eth1, eth2 := addVeth(t, "eth1", "0a:00:00:00:00:01"), addVeth(t, "eth2", "0a:00:00:00:00:02")
+		set := func(link, name, value string) {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/"+name, []byte(value), 0); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, l := range []string{"eth1", "eth2"} {
+			set(l, "accept_ra", "2")
+			set(l, "autoconf", "1")
+		}
+		l, err := netlink.LinkByIndex(eth2)
+		if err == nil {
+			err = netlink.LinkSetUp(l) // by its host, which wants them
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		for _, index := range []int{eth1, eth2} {
+			if err := Up(index, 0); err != nil {
+				t.Error(err)
+			}
+		}
+		for file, want := range map[string]string{
+			"eth1/accept_ra": "0", "eth1/autoconf": "0",
+			"eth2/accept_ra": "2", "eth2/autoconf": "1",
+		} {
+			got, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + file)
+			if err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %q, %v; want %s", file, got, err, want)
+			}
 		}
 	})
 }

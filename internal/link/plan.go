@@ -69,9 +69,10 @@ type plan struct {
 // is sent from its addresses: their subnets, the configured routes, and a default route by the gateway. So replies leave
 // by the ENI they belong to, whoever holds the main default route.
 //
-// The reverse is needed where an interface before ours (the VPC CNI's eth0) does not hold the main default route, because
-// it was moved here or to another secondary network (Multus' default-route): replies to kubelet's probes would follow it
-// with a source address that is not this ENI's, and EC2 would drop them. Such an interface gets a rule and a table too.
+// The interface also gets in the way of the pod's first one (the VPC CNI's eth0): its subnet and its routes, and the default
+// route if Multus' default-route moved that here, catch replies of the first one's address to kubelet's probes or to anybody
+// there, and EC2 drops what leaves with a source address that is not the ENI's. So the first interface gets a rule and a
+// table too, with the main routes that are its own.
 func decide(c Child, index int, s surroundings) plan {
 	var p plan
 	for _, a := range c.Addresses {
@@ -87,7 +88,7 @@ func decide(c Child, index int, s surroundings) plan {
 			p.add(route{Route: r, index: index, table: *r.Table})
 			continue
 		}
-		if !r.IsDefault() || !s.hasDefault(r.Dst, 0) {
+		if !r.IsDefault() || !s.hasDefault(r.Dst) {
 			p.add(route{Route: r, index: index, table: unix.RT_TABLE_MAIN})
 		}
 		if c.SourceRouting {
@@ -125,7 +126,7 @@ func (p *plan) source(c Child, index int) {
 	}
 }
 
-// protect keeps the first interface's replies on it when the main default route leads elsewhere.
+// protect keeps the first interface's replies on it, unless it is ours and does so itself.
 func (p *plan) protect(c Child, s surroundings) {
 	for _, family := range []int{32, 128} {
 		ours := func(a Address) bool { return a.Prefix.Addr().BitLen() == family }
@@ -138,7 +139,7 @@ func (p *plan) protect(c Child, s surroundings) {
 				first = l
 			}
 		}
-		if first.index == 0 || s.hasDefault(everything(first.prefix.Addr()), first.index) || slices.Contains(s.ruled, first.index) {
+		if first.index == 0 || slices.Contains(s.ruled, first.index) {
 			continue
 		}
 		for _, r := range s.wayOut(first) {
@@ -153,8 +154,8 @@ func (p *plan) protect(c Child, s surroundings) {
 	}
 }
 
-// wayOut is the main routes of an interface that has lost its default route, and that route again as far as the rest
-// gives it away: the gateway of another route, or the one host that is on the link (the VPC CNI's 169.254.1.1).
+// wayOut is the main routes of an interface. If it has lost its default route, that is made again as far as the rest gives
+// it away: the gateway of another route, or the one host that is on the link (the VPC CNI's 169.254.1.1).
 func (s surroundings) wayOut(l located) []route {
 	var routes []route
 	var gateways, hosts []netip.Addr
@@ -173,16 +174,16 @@ func (s surroundings) wayOut(l located) []route {
 	if len(gateways) == 0 && len(hosts) == 1 {
 		gateways = hosts
 	}
-	if len(gateways) > 0 {
+	if len(gateways) > 0 && !slices.ContainsFunc(routes, func(r route) bool { return r.IsDefault() }) {
 		routes = append(routes, route{Route: netconf.Route{Dst: everything(gateways[0]), Gateway: gateways[0]}, index: l.index})
 	}
 	return routes
 }
 
-// hasDefault reports whether the main table has a default route of dst's family; by the link with that index unless 0.
-func (s surroundings) hasDefault(dst netip.Prefix, index int) bool {
+// hasDefault reports whether the main table has a default route of dst's family.
+func (s surroundings) hasDefault(dst netip.Prefix) bool {
 	return slices.ContainsFunc(s.main, func(r route) bool {
-		return r.IsDefault() && r.Dst.Addr().BitLen() == dst.Addr().BitLen() && (index == 0 || r.index == index)
+		return r.IsDefault() && r.Dst.Addr().BitLen() == dst.Addr().BitLen()
 	})
 }
 

@@ -38,6 +38,10 @@ var (
 func TestDecide(t *testing.T) {
 	net1 := []Address{addr("10.10.1.70/24", "10.10.1.1")}
 	own := []string{"10.10.1.0/24 by link 5 in table 5005", "0.0.0.0/0 via 10.10.1.1 by link 5 in table 5005", "5005: from 10.10.1.70 lookup 5005"}
+	eth0 := []string{
+		"169.254.1.1/32 by link 3 in table 5003", "0.0.0.0/0 via 169.254.1.1 by link 3 in table 5003",
+		"5003: from 10.10.12.40 lookup 5003",
+	}
 	tests := []struct {
 		name  string
 		child Child
@@ -45,10 +49,10 @@ func TestDecide(t *testing.T) {
 		want  []string
 	}{
 		{
-			"second interface beside the VPC CNI's",
+			"second interface beside the VPC CNI's, which keeps its replies",
 			Child{Addresses: net1, SourceRouting: true},
 			surroundings{addresses: []located{eth0Addr}, main: []route{eth0Host, eth0Default}},
-			own,
+			append(eth0, own...),
 		},
 		{
 			"without source routing there are the configured routes alone",
@@ -84,19 +88,16 @@ func TestDecide(t *testing.T) {
 			"a second default route stays out of the main table",
 			Child{Addresses: net1, SourceRouting: true, Routes: []netconf.Route{to("0.0.0.0/0", "10.10.1.2")}},
 			surroundings{addresses: []located{eth0Addr}, main: []route{eth0Host, eth0Default}},
-			[]string{
+			append([]string{
 				"0.0.0.0/0 via 10.10.1.2 by link 5 in table 5005", "10.10.1.0/24 by link 5 in table 5005",
 				"5005: from 10.10.1.70 lookup 5005",
-			},
+			}, eth0...),
 		},
 		{
 			"eth0 that lost its default route keeps its replies",
 			Child{Addresses: net1, SourceRouting: true},
 			surroundings{addresses: []located{eth0Addr}, main: []route{eth0Host}},
-			append([]string{
-				"169.254.1.1/32 by link 3 in table 5003", "0.0.0.0/0 via 169.254.1.1 by link 3 in table 5003",
-				"5003: from 10.10.12.40 lookup 5003",
-			}, own...),
+			append(eth0, own...),
 		},
 		{
 			"eth0 whose way out shows in another route",
@@ -140,6 +141,7 @@ func TestDecide(t *testing.T) {
 				"0.0.0.0/0 via 10.10.1.1 by link 5 in table 5005", "10.10.1.0/24 by link 5 in table 5005",
 				"2001:db8::/64 by link 5 in table 5005",
 				"5005: from 10.10.1.70 lookup 5005", "5005: from 2001:db8::70 lookup 5005",
+				eth0[0], eth0[1], eth0[2],
 			},
 		},
 	}

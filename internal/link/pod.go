@@ -69,7 +69,9 @@ func (p *pod) configure(ctx context.Context, c Child, index int) ([]route, error
 		return nil, fmt.Errorf("set %s up: %w", c.IfName, err)
 	}
 	for _, r := range want.routes {
-		if err := p.h.RouteAdd(r.netlink()); err != nil && !(errors.Is(err, unix.EEXIST) && r.table == unix.RT_TABLE_MAIN) {
+		// What the main table and the first interface's have already stays: the one is not ours, the other may be left of an
+		// Add that was killed.
+		if err := p.h.RouteAdd(r.netlink()); err != nil && !(errors.Is(err, unix.EEXIST) && r.table != tableBase+index) {
 			return nil, fmt.Errorf("add route %s: %w", r, err)
 		}
 	}
@@ -152,14 +154,11 @@ func (p *pod) addAddress(ctx context.Context, l netlink.Link, prefix netip.Prefi
 	}
 }
 
-// sysctls are set before the interface is up. Files that the kernel does not have (no IPv6) are left out.
+// sysctls are set before the interface is up.
 func (p *pod) sysctls(c Child, arpIgnore bool) error {
 	values := [][2]string{
 		// The address is announced when the interface comes up, so that siblings that knew it elsewhere ask again.
 		{"ipv4/conf/" + c.IfName + "/arp_notify", "1"},
-		// Addresses and routes come from us alone, not from the VPC router's advertisements.
-		{"ipv6/conf/" + c.IfName + "/accept_ra", "0"},
-		{"ipv6/conf/" + c.IfName + "/autoconf", "0"},
 		// No duplicate address detection, which [pod.addAddress] turns off for the addresses from EC2: the link-local one is
 		// usable at once, too, and an address that the application takes over from another ENI is not found to be a
 		// duplicate because the VPC still answers for its last holder.
@@ -177,16 +176,25 @@ func (p *pod) sysctls(c Child, arpIgnore bool) error {
 			break
 		}
 	}
-	return p.ns.Do(func(ns.NetNS) error {
-		for _, v := range values {
-			// /proc/sys/net shows the namespace of the thread that opens the file.
-			err := os.WriteFile(filepath.Join("/proc/sys/net", v[0]), []byte(v[1]), 0)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("set sysctl: %w", err)
-			}
+	values = append(values, silence(c.IfName)...)
+	return p.ns.Do(func(ns.NetNS) error { return writeSysctls(values) })
+}
+
+// silence makes a link take addresses and routes from us alone, not from the VPC router's advertisements.
+func silence(link string) [][2]string {
+	return [][2]string{{"ipv6/conf/" + link + "/accept_ra", "0"}, {"ipv6/conf/" + link + "/autoconf", "0"}}
+}
+
+// writeSysctls leaves out files that the kernel does not have. /proc/sys/net shows the namespace of the thread that opens
+// the file.
+func writeSysctls(values [][2]string) error {
+	for _, v := range values {
+		err := os.WriteFile(filepath.Join("/proc/sys/net", v[0]), []byte(v[1]), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set sysctl: %w", err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {

@@ -12,23 +12,63 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 )
 
+type parseSeed struct {
+	doc string
+	// The CNI codes that vpcipvlan, vpcipam and GC refuse it with; 0 where it is accepted.
+	vpcipvlan, vpcipam, gc uint
+}
+
+// parseSeeds are configurations of every kind, and what becomes of each.
+func parseSeeds() []parseSeed {
+	return []parseSeed{
+		{vpcipam(""), 0, 0, 7},
+		{vpcipvlan(`, "eni": {"subnetTags": {"multus": "1"}}, "mtu": 1500, "ipam": {"type": "vpcipam", "timeout": "3s"}`), 0, 0, 7},
+		{vpcipvlan(`, "master": "eth1", "register": false, "ipam": {"type": "host-local"}`), 0, 7, 7},
+		{vpcipam(`, "routes": [{"dst": "0.0.0.0/0", "gw": "10.10.1.1", "table": 7}], "dns": {"nameservers": ["10.0.0.2"]}`), 0, 0, 7},
+		{vpcipam(`, "rootes": [null], "gateway": 7`), 2, 2, 7},
+		{vpcipam(`, "families": ["ipv6", "ipv4"], "gateway": ["10.10.1.1", "fe80::1"], "ranges": ["10.0.0.0/28", "::1-::2"], "sticky": {"statefulSet": "a"}`), 0, 0, 7},
+		{vpcipam(`, "source": "prefix", "addresses": ["10.10.1.70/24", "2001:db8::1"]`), 0, 0, 7},
+		{vpcipvlan(`, "runtimeConfig": {"ips": ["10.10.1.1"], "mac": ""}, "args": {"cni": {"ips": "::1"}}, "onConflict": "never", "ipam": {"type": "static"}`), 0, 7, 7},
+		{`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}], "cni.dev/attachments": null}`, 7, 7, 0},
+		{`{"name": "n6", "type": "ipvlan", "master": "eth1", "ipam": {"type": "vpcipam"}}`, 0, 0, 7},
+		{`{"a": {"b": [`, 6, 6, 6},
+		{`null`, 6, 6, 6},
+		{`{}`, 7, 7, 7},
+		{`[]`, 6, 6, 6},
+	}
+}
+
+func TestSeedsOfConfigurations(t *testing.T) {
+	in := netconf.Env{Args: "K8S_POD_NAME=a;IP=", AgentSocket: "/run/agent.sock"}
+	code := func(err error) uint {
+		if !refused(t, err) {
+			return 0
+		}
+		problems, _ := errors.AsType[netconf.Problems](err)
+		return problems.Code()
+	}
+	for _, seed := range parseSeeds() {
+		got := parseSeed{doc: seed.doc}
+		_, err := netconf.ParseVPCIpvlan([]byte(seed.doc), in)
+		got.vpcipvlan = code(err)
+		_, err = netconf.ParseVPCIPAM([]byte(seed.doc), in)
+		got.vpcipam = code(err)
+		doc, err := netconf.Open([]byte(seed.doc))
+		if err == nil {
+			_, err = doc.Valid()
+		}
+		got.gc = code(err)
+		if got != seed {
+			t.Errorf("codes %d, %d and %d, want %d, %d and %d of\n%s", got.vpcipvlan, got.vpcipam, got.gc, seed.vpcipvlan, seed.vpcipam, seed.gc, seed.doc)
+		}
+	}
+}
+
 // FuzzParse holds what every caller relies on: a refused configuration says why in known codes, an accepted one is
 // complete and within its bounds, and DEL reads the same network out of both.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{
-		vpcipam(""),
-		vpcipvlan(`, "eni": {"subnetTags": {"multus": "1"}}, "mtu": 1500, "ipam": {"type": "vpcipam", "timeout": "3s"}`),
-		vpcipvlan(`, "master": "eth1", "register": false, "ipam": {"type": "host-local"}`),
-		vpcipam(`, "routes": [{"dst": "0.0.0.0/0", "gw": "10.10.1.1", "table": 7}], "dns": {"nameservers": ["10.0.0.2"]}`),
-		vpcipam(`, "rootes": [null], "gateway": 7`),
-		vpcipam(`, "families": ["ipv6", "ipv4"], "gateway": ["10.10.1.1", "fe80::1"], "ranges": ["10.0.0.0/28", "::1-::2"], "sticky": {"statefulSet": "a"}`),
-		vpcipam(`, "source": "prefix", "addresses": ["10.10.1.70/24", "2001:db8::1"]`),
-		vpcipvlan(`, "runtimeConfig": {"ips": ["10.10.1.1"], "mac": ""}, "args": {"cni": {"ips": "::1"}}, "onConflict": "never", "ipam": {"type": "static"}`),
-		`{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "net1"}], "cni.dev/attachments": null}`,
-		`{"name": "n6", "type": "ipvlan", "master": "eth1", "ipam": {"type": "vpcipam"}}`,
-		`{"a": {"b": [`, `null`, `{}`, `[]`,
-	} {
-		f.Add([]byte(seed), "K8S_POD_NAME=a;IP=")
+	for _, seed := range parseSeeds() {
+		f.Add([]byte(seed.doc), "K8S_POD_NAME=a;IP=")
 	}
 	f.Fuzz(func(t *testing.T, stdin []byte, args string) {
 		in := netconf.Env{Args: args, AgentSocket: "/run/agent.sock"}

@@ -56,13 +56,40 @@ func TestOtherValuesAreRefused(t *testing.T) {
 	}
 }
 
+// splitSeeds are JSON values, and what they are; empty for what only the validity of the document keeps out.
+func splitSeeds() map[string]string {
+	return map[string]string{
+		`{"cniVersion": "1.0.0", "name":"n6","ipam" : {"type": "vpcipam", "routes": [{"dst": "10.0.0.0/8"}, null]}, "mtu": -1.5e3 , "b": true}`: "object",
+		`[1, "a\"]", [[], {}], {"}": "{"}, null ]`: "array",
+		` { } `: "object", `[]`: "array", `"\u00e9\\"`: "string", `"é"`: "string", `"a b"`: "string", `-7`: "int", `{"a":1,"a":2}`: "object",
+		"{\"\xff\": \"\xff\"}": "object", `{"\u0061": [0]}`: "object", `1.5`: "", `null`: "", `true`: "",
+	}
+}
+
+func TestSeedsOfValues(t *testing.T) {
+	for doc, want := range splitSeeds() {
+		got := ""
+		if _, ok := plainjson.Object([]byte(doc)); ok {
+			got += "object"
+		}
+		if _, ok := plainjson.Array([]byte(doc)); ok {
+			got += "array"
+		}
+		if _, ok := plainjson.String([]byte(doc)); ok {
+			got += "string"
+		}
+		if _, ok := plainjson.Int([]byte(doc)); ok {
+			got += "int"
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", doc, got, want)
+		}
+	}
+}
+
 // FuzzSplit compares with encoding/json whatever is valid JSON.
 func FuzzSplit(f *testing.F) {
-	for _, seed := range []string{
-		`{"cniVersion": "1.0.0", "name":"n6","ipam" : {"type": "vpcipam", "routes": [{"dst": "10.0.0.0/8"}, null]}, "mtu": -1.5e3 , "b": true}`,
-		`[1, "a\"]", [[], {}], {"}": "{"}, null ]`,
-		` { } `, `[]`, `"\u00e9\\"`, `"é"`, `"a b"`, `-7`, `{"a":1,"a":2}`, "{\"\xff\": \"\xff\"}", `{"\u0061": [0]}`,
-	} {
+	for seed := range splitSeeds() {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {

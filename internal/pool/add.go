@@ -40,7 +40,7 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	if err := n.succeed(a); err != nil {
 		return Allocation{}, err
 	}
-	h := &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive}
+	h := &hold{Attachment: a, visible: n.sight(a.Netns) == Alive}
 
 	n.mu.Lock()
 	if have := n.holds[a.Key]; have != nil && have.state == ownership.Held {
@@ -118,6 +118,7 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 	p.waiters = append(p.waiters, w)
 	p.serve()
 	p.refuse()
+	p.hurry()
 	n.mu.Unlock()
 	poke(p.wake)
 	return n.wait(ctx, p, w)
@@ -175,7 +176,7 @@ func (p *iface) tooLate(w *waiter) error {
 		return &Refusal{Exhausted, w.why}
 	}
 	return &Refusal{NotReady, fmt.Sprintf(
-		"%s: EC2 has not confirmed an address within %s; it is still being asked, so try again", p, p.n.cfg.MaxWait)}
+		"%s: EC2 has not confirmed an address within %s; it is still being asked, so try again", p, time.Since(w.since).Round(100*time.Millisecond))}
 }
 
 func (p *iface) leave(w *waiter) {

@@ -14,7 +14,7 @@ import (
 
 // An ENI may have addresses of a pool's range that nobody accounts for: a ledger was lost, an answer of EC2 came to
 // nobody, or whoever made the ENI gave it its first stock. They are stock when nobody turned up for them in twice the
-// cooldown. Until then they count as stock that is coming, so that no more is asked of EC2 than waiters need.
+// cooldown, or in orphanAge. Until then they count as stock that is coming, so that no more is asked of EC2 than waiters need.
 
 // fosters reports whether a foreign unit would be stock of the class: an address of a reservation that feeds it, or a
 // delegated prefix of one.
@@ -46,7 +46,7 @@ func (c *class) prospects() int {
 
 // orphans lists the foreign units that some class would take, and when the first of them is due. The caller holds n.mu.
 func (p *iface) orphans(now time.Time) (ripe []unit, due time.Time) {
-	age := 2 * p.n.cfg.Cooldown
+	age := max(2*p.n.cfg.Cooldown, orphanAge)
 	for u, e := range p.units {
 		for _, c := range p.classes {
 			if !c.fosters(u, e) {

@@ -6,6 +6,7 @@ package pool_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -212,4 +213,28 @@ func TestChangedBehindOurBack(t *testing.T) {
 func (w *world) secondaries(worker string) []netip.Addr {
 	e, _ := w.lab.Cloud.View(time.Now()).ENI(w.lab.ENIs[worker][1])
 	return e.Secondary
+}
+
+// TestWhatTheAgentBeforeGaveBackIsNotAdopted: it knew that its last request took the address off the ENI; the next agent
+// only has reads, which are behind.
+func TestWhatTheAgentBeforeGaveBackIsNotAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, strings.Replace(twoWorkers, "imds: 2s, describe: 1s", "imds: 11s, describe: 12s", 1))
+		n := w.worker("worker-1", noStock, func(c *pool.Config) { c.Cooldown = time.Second })
+		defer func() { n.stop() }()
+		p := n.pod("a")
+		n.mustAdd(p, any1())
+		time.Sleep(time.Minute) // everything is shown
+		n.del(p)
+		onENI := func() []netip.Addr {
+			e, _ := w.lab.Cloud.View(time.Now()).ENI(w.lab.ENIs["worker-1"][1])
+			return e.Secondary
+		}
+		eventually(t, time.Minute, "the address given back", func() bool { return len(onENI()) == 0 })
+		n.crash()
+		addr, err := n.add(n.pod("b"), any1())
+		if err == nil && !slices.Contains(onENI(), addr) {
+			t.Errorf("ADD gave %s, and the ENI has %v", addr, onENI())
+		}
+	})
 }

@@ -53,6 +53,9 @@ func (n *Node) tryBoot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look into the network namespaces: %w", err)
 	}
+	n.mu.Lock()
+	n.settleDoubles(found)
+	n.mu.Unlock()
 	if err := n.meet(ctx, ifs); err != nil {
 		return err
 	}
@@ -196,15 +199,20 @@ func (p *iface) doubtfulPrefix(a netip.Addr) bool {
 	return false
 }
 
-// adoptHeld records a hold for whoever lives in the namespace.
-func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
-	h := &hold{
+// foundHold is the hold of whoever lives in the namespace.
+func (n *Node) foundHold(id eni.ID, addr netip.Addr, ns attachment.Netns) *hold {
+	return &hold{
 		Attachment: attachment.Attachment{
 			Key:   attachment.Key{ContainerID: fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)), IfName: addr.String()},
 			Netns: ns,
 		},
-		eni: p.id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true, told: 1,
+		eni: id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true, told: 1,
 	}
+}
+
+// adoptHeld records a hold for whoever lives in the namespace.
+func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
+	h := n.foundHold(p.id, addr, ns)
 	u := single(addr)
 	if via, delegated := p.prefixAround(addr); delegated && p.units[u] == nil {
 		p.units[u] = &entry{state: ownership.Free, since: time.Now(), source: attachment.SourcePrefix, via: via}

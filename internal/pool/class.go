@@ -80,6 +80,7 @@ func (k kind) admits(a netip.Addr) bool {
 type class struct {
 	kind
 	p       *iface
+	asked   time.Time // when a pod asked for it last, or the agent learnt of it
 	failure *failure  // why the last attempt to grow failed
 	full    time.Time // when it tries again after a limit
 	fulls   int       // limits met in a row
@@ -105,7 +106,7 @@ type windowRead struct {
 func (p *iface) class(k kind) *class {
 	c := p.classes[k.key()]
 	if c == nil {
-		c = &class{kind: k, p: p, reads: map[int]windowRead{}}
+		c = &class{kind: k, p: p, asked: time.Now(), reads: map[int]windowRead{}}
 		p.classes[k.key()] = c
 	}
 	return c

@@ -55,6 +55,8 @@ func (p *iface) doubtful() (at time.Time, ok bool) {
 		case ownership.Assigning:
 			if early := a.written.Add(confirmByEC2After); p.n.described.Before(early) {
 				due = early
+			} else if !p.n.described.Before(settled) {
+				due = p.n.described.Add(settleTime) // EC2 said yes, and goes on showing nothing
 			}
 		case ownership.Unknown, ownership.Unassigning:
 		case ownership.Held, ownership.Guest, ownership.Cooling:
@@ -289,7 +291,7 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 		if e.missing.IsZero() && (used || e.state == ownership.Cooling) {
 			e.missing = began // and a read that may decide follows
 		}
-		if began.Before(e.written.Add(settleTime)) || used && began.Sub(e.missing) < lossInterval {
+		if began.Before(e.written.Add(e.settles())) || used && began.Sub(e.missing) < lossInterval {
 			continue
 		}
 		unseen = append(unseen, u)
@@ -306,6 +308,15 @@ func (p *iface) fileRead(present []unit, began time.Time) {
 		p.n.log.Error("cannot record addresses that are gone", "error", err)
 	}
 	p.matchHolds()
+}
+
+// settles is how long after our last write a read that does not show the unit proves nothing. After EC2 has answered an
+// assign with yes that is longer: who gave such an address up would ask for another, and find it on the ENI later.
+func (e *entry) settles() time.Duration {
+	if e.state == ownership.Assigning {
+		return promiseTime
+	}
+	return settleTime
 }
 
 // inUse reports whether a pod would lose something if the unit were gone.

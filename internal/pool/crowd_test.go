@@ -5,6 +5,7 @@ package pool_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -148,4 +149,63 @@ func TestRegisterOtherAddresses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Ranges that a network had once are given up when nobody has asked for them for a day, and survive a restart until then.
+func TestReplacedRangesAreGivenUp(t *testing.T) {
+	inLab(t, dual, func(t *testing.T, w *world, n *node) {
+		old := n.pod("a")
+		was, is := attachment.Query{Ranges: ranges("10.10.1.64-10.10.1.79")}, attachment.Query{Ranges: ranges("10.10.1.100-10.10.1.120")}
+		n.mustAdd(old, was)
+		n.del(old)
+		n.mustAdd(n.pod("b"), is)
+		in := func(r attachment.Range) (c int) {
+			for a := range n.states() {
+				if r.Contains(a) {
+					c++
+				}
+			}
+			return c
+		}
+		time.Sleep(20 * time.Hour)
+		if in(was.Ranges[0]) != 4 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after 20 hours: %v", n.states())
+		}
+		n.mustAdd(n.pod("c"), is)
+		time.Sleep(6 * time.Hour)
+		if in(was.Ranges[0]) != 0 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after 26 hours: %v", n.states())
+		}
+		n.crash()
+		<-n.Ready()
+		time.Sleep(time.Hour)
+		if in(was.Ranges[0]) != 0 || in(is.Ranges[0]) != 4 {
+			t.Errorf("after a restart: %v", n.states())
+		}
+		w.agreeAll(n)
+	})
+}
+
+// A pod that finds no stock does not sit out the pause that its worker makes after ten minutes of throttling.
+func TestPodEndsALongPause(t *testing.T) {
+	for i := range 5 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			inLab(t, dual, func(t *testing.T, w *world, n *node) {
+				n.mustAdd(n.pod("a"), any1())
+				eventually(t, time.Minute, "stock", func() bool { return n.count("free") == 3 })
+				throttled := []front.Fault{{Action: "AssignPrivateIpAddresses", Probability: 1, Kind: front.ErrorBefore, Code: "RequestLimitExceeded"}}
+				if err := w.lab.Front.SetFaults(throttled); err != nil {
+					t.Fatal(err)
+				}
+				for _, id := range []string{"b", "c", "d"} {
+					n.mustAdd(n.pod(id), any1())
+				}
+				time.Sleep(10 * time.Minute)
+				if err := w.lab.Front.SetFaults(nil); err != nil {
+					t.Fatal(err)
+				}
+				n.mustAdd(n.pod("e"), any1())
+			})
+		})
+	}
 }

@@ -131,14 +131,16 @@ func (n *Node) buried(key attachment.Key) error {
 // bury releases the hold that the tombstone is about, if it is older, and removes the tombstone.
 func (n *Node) bury(t Tombstone) error {
 	n.mu.Lock()
-	h := n.holds[t.Key]
+	h, what := n.holds[t.Key], Outdated
 	if h != nil && h.state != ownership.Cooling && t.BootID == n.cfg.BootID && h.uptime < t.Uptime {
 		if err := n.release(h, "DEL while the agent was away"); err != nil {
 			n.mu.Unlock()
 			return &Refusal{NotReady, err.Error()}
 		}
+		what = Buried
 	}
 	n.mu.Unlock()
+	n.cfg.Count(what)
 	if err := n.ports.Tombstones.Remove(t.Key); err != nil {
 		n.log.Warn("tombstone stays", "containerID", t.Key.ContainerID, "error", err)
 	}

@@ -302,3 +302,47 @@ func TestSlotsThatWereInDoubtAreUsedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestEC2sYesOutlivesReadsThatAreBehind: EC2 bounds no delay of its reads, so a request that it answered with yes is not
+// given up because reads do not show what it did for longer than usual.
+func TestEC2sYesOutlivesReadsThatAreBehind(t *testing.T) {
+	for _, lag := range []string{"imds: 11s, describe: 12s", "imds: 13s, describe: 3s", "imds: 40s, describe: 9s"} {
+		t.Run(lag, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, strings.Replace(twoWorkers, "imds: 2s, describe: 1s", lag, 1))
+				n := w.worker("worker-1", func(c *pool.Config) { c.WarmIPTarget, c.MinimumIPTarget = 1, 3 })
+				defer n.stop()
+				n.mustAdd(n.pod("a"), any1())
+				eventually(t, time.Minute, "the rest in stock", func() bool { return n.count("free") == 2 })
+				if got := n.states(); len(got) != 3 {
+					t.Errorf("for one pod and two addresses in stock the ENI has %v", got)
+				}
+				assigned := 0
+				for _, c := range w.lab.Front.Calls() {
+					if c.Action == "AssignPrivateIpAddresses" {
+						assigned += c.Count
+					}
+				}
+				if assigned != 1 {
+					t.Errorf("%d calls of AssignPrivateIpAddresses, want one", assigned)
+				}
+			})
+		})
+	}
+}
+
+// TestARefusalSaysHowLongItWaited: a runtime may have less patience than the agent.
+func TestARefusalSaysHowLongItWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, strings.Replace(twoWorkers, "imds: 2s, describe: 1s", "imds: 11s, describe: 12s", 1))
+		n := w.worker("worker-1", noStock)
+		defer n.stop()
+		<-n.Ready()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := n.Add(ctx, n.pod("a"), any1())
+		if err == nil || !strings.Contains(err.Error(), "within 3s;") {
+			t.Errorf("after 3 s: %v, want an error that says so", err)
+		}
+	})
+}

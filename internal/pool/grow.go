@@ -88,7 +88,7 @@ func (c *class) assign(ctx context.Context, us []unit, again bool) {
 	n.log.Info("addresses asked for", "eni", p.id, "ips", names(us), "outcome", outcome(err))
 	var survivors []unit
 	if inUse, ok := errors.AsType[*eni.InUseError](err); ok {
-		n.cfg.Conflict()
+		n.cfg.Count(Conflict)
 		survivors = p.refused(us, singles(inUse.Addrs), again)
 		p.asking(survivors)
 		c.overtaken()

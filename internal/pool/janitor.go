@@ -5,8 +5,11 @@ package pool
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -20,6 +23,7 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
+			n.retire()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.cool()
@@ -130,6 +134,55 @@ func (n *Node) snapshot(match func(*hold) bool) []hold {
 	return hs
 }
 
+// folder is where a namespace's path lies; /var/run is another name of /run.
+func folder(path string) string { return filepath.Dir(strings.TrimPrefix(path, "/var")) }
+
+// sight tells whether a namespace is alive, and notes that its folder can be seen. The caller does not hold n.mu.
+func (n *Node) sight(ns attachment.Netns) Sight {
+	seen := n.ports.Namespaces.Look(ns)
+	if seen == Alive {
+		n.mu.Lock()
+		n.folders[folder(ns.Path)] = true
+		n.mu.Unlock()
+	}
+	return seen
+}
+
+// believed drops namespaces from a list of those that are gone, whose folder the agent may not see at all: it has seen
+// no namespace in it since it started. An agent that was restarted without the folder's mount would else take all pods for
+// dead. What processes have is believed: the path says whose.
+func (n *Node) believed(gone []attachment.Netns) []attachment.Netns {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	unseen := func(g attachment.Netns) bool {
+		return !strings.HasPrefix(g.Path, "/proc/") && !n.folders[folder(g.Path)]
+	}
+	if slices.ContainsFunc(gone, unseen) {
+		n.mu.Unlock()
+		found, err := n.ports.Namespaces.Scan()
+		n.mu.Lock()
+		if err != nil {
+			n.log.Warn("look into the network namespaces", "error", err)
+		}
+		for _, f := range found {
+			n.folders[folder(f.Netns.Path)] = true
+		}
+	}
+	was := len(n.blind)
+	n.blind = map[string]int{}
+	gone = slices.DeleteFunc(gone, func(g attachment.Netns) bool {
+		if unseen(g) {
+			n.blind[folder(g.Path)]++
+			return true
+		}
+		return false
+	})
+	if len(n.blind) > 0 && was == 0 {
+		n.log.Warn("no network namespace is to be seen where pods had theirs; nothing is concluded from that", "folders", slices.Sorted(maps.Keys(n.blind)))
+	}
+	return gone
+}
+
 // reap releases what is held for network namespaces that are no more: DEL may be lost, and Multus forwards GC to no
 // secondary network. When more than half vanish at once, a second look has to agree: more often than so many pods die,
 // the folder of the namespaces is hidden from the agent.
@@ -139,10 +192,11 @@ func (n *Node) reap() {
 	})
 	var gone []attachment.Netns
 	for _, h := range holds {
-		if n.ports.Namespaces.Look(h.Netns) == Gone {
+		if n.sight(h.Netns) == Gone {
 			gone = append(gone, h.Netns)
 		}
 	}
+	gone = n.believed(gone)
 	if len(gone) > 0 {
 		elsewhere, err := n.ports.Namespaces.Elsewhere(gone)
 		if err != nil {
@@ -175,7 +229,9 @@ func (n *Node) reap() {
 		}
 		if err := n.release(now, "its network namespace is gone"); err != nil {
 			n.log.Error("cannot reap", "error", err)
+			continue
 		}
+		n.cfg.Count(Reaped)
 	}
 	if len(suspects) > 0 {
 		n.log.Warn("more than half of the namespaces vanished at once; looking again before anything is released", "gone", len(gone), "holds", len(holds))

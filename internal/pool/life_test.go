@@ -60,6 +60,40 @@ func TestHiddenFolderReapsNothing(t *testing.T) {
 	})
 }
 
+// TestRestartWithoutTheFolder: the agent's next life lacks the mount of the folder, which to it is there and empty.
+func TestRestartWithoutTheFolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoWorkers)
+		n := w.worker("worker-1")
+		a, b := n.pod("a"), n.pod("b")
+		n.mustAdd(a, any1())
+		n.mustAdd(b, any1())
+		n.stop()
+		mounted := n.netns
+		n.netns = &namespaces{}
+		n.start(false)
+		<-n.Ready()
+		time.Sleep(time.Hour)
+		if n.count("held") != 2 {
+			t.Fatalf("%d held", n.count("held"))
+		}
+		if all := strings.Join(n.Status().Problems, "\n"); !strings.Contains(all, "no network namespace in /run/netns, where those of 2 attachments were") {
+			t.Errorf("the status does not say so: %q", all)
+		}
+		n.stop()
+		n.netns = mounted
+		n.netns.remove(a.Netns.Path)
+		n.start(false)
+		defer func() { n.stop() }()
+		eventually(t, n.cfg.MassReapDelay+3*n.cfg.ReconcileInterval, "the dead one is reaped", func() bool { return n.count("held") == 1 })
+		n.netns.remove(b.Netns.Path) // the last one: it was seen in this life
+		eventually(t, n.cfg.MassReapDelay+3*n.cfg.ReconcileInterval, "and so is the other", func() bool { return n.count("held") == 0 })
+		if got := n.Status().Problems; len(got) > 0 {
+			t.Errorf("problems: %q", got)
+		}
+	})
+}
+
 func TestUnseenNamespaceIsNeverReaped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, twoWorkers)

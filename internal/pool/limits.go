@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/candidate"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
@@ -50,21 +52,37 @@ func (c *class) limit() *failure {
 // those who wait in vain. It is not full for long when what takes the slots is about to be adopted.
 func (c *class) slotsFull(now time.Time) {
 	p := c.p
+	_, due := p.orphans(now)
+	soon := max(0, due.Sub(now))
+	if c.prospects() > 0 && soon < p.n.cfg.MaxWait {
+		return
+	}
+	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: c.wordSlots(soon)}
+	p.refuse()
+}
+
+// wordSlots says what takes the slots, and when some come free, if that is known.
+func (c *class) wordSlots(soon time.Duration) string {
+	if c.outside() {
+		return c.wordFull()
+	}
+	p := c.p
 	text := fmt.Sprintf("ENI slots full: %s holds %d secondary addresses, all that a %s allows, and none is free", p, c.slots(), p.n.instance.Type)
 	if foreign := p.count(ownership.Foreign); foreign > 0 {
 		text += fmt.Sprintf("; %d of them are foreign, which somebody else put there", foreign)
 	}
-	if _, due := p.orphans(now); c.prospects() > 0 {
-		soon := max(0, due.Sub(now))
-		if soon < p.n.cfg.MaxWait {
-			return
-		}
-		text += fmt.Sprintf(", and are used from in %s on, when nobody has turned up for them; try again", soon.Round(time.Second))
-	} else {
-		text += "; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker"
+	if c.prospects() > 0 {
+		return text + fmt.Sprintf(", and are used from in %s on, when nobody has turned up for them; try again", soon.Round(time.Second))
 	}
-	c.failure = &failure{at: now, reason: Exhausted, final: true, slots: true, text: text}
-	p.refuse()
+	return text + "; use more ENIs (several that match eni are filled in turn), a larger instance type, source prefix, or fewer pods per worker"
+}
+
+// outside reports whether the ranges lie in no reservation, so that there can be no address for them.
+func (c *class) outside() bool {
+	return c.Source == attachment.SourceReservation && len(c.Ranges) > 0 && len(c.reservations()) > 0 &&
+		!slices.ContainsFunc(c.Ranges, func(r attachment.Range) bool {
+			return slices.ContainsFunc(c.reservations(), func(x eni.Reservation) bool { return r.Contains(x.CIDR.Addr()) || x.CIDR.Contains(r.From) })
+		})
 }
 
 func (c *class) slots() int { return c.p.slots(c.V6) }
@@ -106,9 +124,20 @@ func (c *class) wordFull() string {
 	if c.Source == attachment.SourceReservation && len(c.reservations()) == 0 {
 		return fmt.Sprintf("no reservation: %s has no explicit subnet CIDR reservation for %s; create one (aws ec2 create-subnet-cidr-reservation)", c.p.subnet.ID, c)
 	}
+	if c.outside() {
+		return fmt.Sprintf("no reservation: ranges %v lie in no explicit subnet CIDR reservation of %s; correct them, or reserve them", c.Ranges, c.p.subnet.ID)
+	}
 	var cidrs []string
 	for _, r := range c.reservations() {
 		cidrs = append(cidrs, r.CIDR.String())
 	}
-	return fmt.Sprintf("reservation full: no free address is left in %v of %s for %s; enlarge it or add another explicit reservation to the subnet", cidrs, c.p.subnet.ID, c)
+	remedy := "enlarge it or add another explicit reservation to the subnet"
+	if len(c.Ranges)+len(c.Exclude) > 0 {
+		remedy = "widen ranges, narrow exclude, or " + remedy
+	}
+	if !c.V6 && c.order.Windows() > maxWindows {
+		return fmt.Sprintf("reservation full: none of the %d addresses looked at in %v of %s is free for %s; %s",
+			maxWindows*candidate.WindowBlocks<<(32-candidate.BlockBits), cidrs, c.p.subnet.ID, c, remedy)
+	}
+	return fmt.Sprintf("reservation full: no free address is left in %v of %s for %s; %s", cidrs, c.p.subnet.ID, c, remedy)
 }

@@ -6,7 +6,6 @@ package pool
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,10 +96,10 @@ func (n *Node) enlist(p *iface, w *waiter, q attachment.Query) error {
 // activate lets the ENI take stock of a kind from now on, across restarts. The caller holds n.mu.
 func (n *Node) activate(p *iface, k kind) (*class, error) {
 	if c := p.classes[k.key()]; c != nil {
+		c.asked = time.Now()
 		return c, nil
 	}
-	key := fmt.Sprintf("%s%s/%x", activePrefix, p.id, sha256.Sum256([]byte(k.key())))
-	if err := n.ports.Ledger.Put(Record{Key: key, Value: json.RawMessage(k.key())}); err != nil {
+	if err := n.ports.Ledger.Put(Record{Key: activeKey(p.id, k), Value: json.RawMessage(k.key())}); err != nil {
 		return nil, &Refusal{NotReady, fmt.Sprintf("cannot record that %s is in use: %v; free space in the agent's state directory", p.id, err)}
 	}
 	c := p.class(k)
@@ -168,6 +167,9 @@ func remedy(matches []*iface, q attachment.Query) string {
 	return fmt.Sprintf("tag secondary ENIs %s=true and create a reservation of type explicit in their subnet (aws ec2 create-subnet-cidr-reservation)", eni.TagNoManage)
 }
 
+// byName reports whether the query is about certain addresses, which do not come out of stock.
+func byName(q attachment.Query) bool { return len(q.Requested) > 0 || q.Sticky != nil }
+
 // unfit says why the ENI cannot serve the query, "" when it can.
 func (p *iface) unfit(w *waiter, q attachment.Query) string {
 	if ok, reason := p.managed(); !ok {
@@ -184,7 +186,7 @@ func (p *iface) unfit(w *waiter, q attachment.Query) string {
 			return fmt.Sprintf("is in %s, whose reservation %s contains %s and is not %s=%s, so that other pods get addresses out of it", p.subnet.ID, r.CIDR, a, eni.TagRole, eni.RoleStatic)
 		}
 	}
-	if len(w.exact) > 0 {
+	if byName(q) { // no stock is needed
 		return ""
 	}
 	for _, k := range kindsOf(q) {
@@ -275,7 +277,7 @@ func withLink(ps []*iface, q attachment.Query) (*iface, error) {
 // roomFor is how many more attachments that ask like q the ENI could serve, by the family that has least.
 func (p *iface) roomFor(q attachment.Query) int {
 	room := math.MaxInt
-	if len(q.Requested) > 0 || q.Sticky != nil {
+	if byName(q) {
 		return p.slotsLeft(false) + p.slotsLeft(true)
 	}
 	for _, k := range kindsOf(q) {
@@ -295,7 +297,7 @@ func (p *iface) roomFor(q attachment.Query) int {
 // invited reports whether an ENI is for pods' addresses without being selected: its subnet has a reservation that feeds
 // stock, or the query needs none.
 func (p *iface) invited(q attachment.Query) bool {
-	if q.Source != "" && q.Source != attachment.SourceReservation || len(q.Requested) > 0 {
+	if q.Source != "" && q.Source != attachment.SourceReservation || byName(q) {
 		return true
 	}
 	return slices.ContainsFunc(p.reservations, func(r eni.Reservation) bool { return r.Type == eni.Explicit && r.Role() != eni.RoleStatic })

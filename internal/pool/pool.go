@@ -43,11 +43,10 @@ type Config struct {
 	MTU int
 	// ActiveSubnets names subnets whose pool ENIs take stock without waiting for a first pod.
 	ActiveSubnets []eni.SubnetID
-	// Conflict is told of each call that EC2 refused because another ENI has an address, Refill of how long it took
-	// from a call to addresses in stock.
-	Conflict func()
-	Refill   func(time.Duration)
-	Log      *slog.Logger
+	// Count is told of what happens, Refill of how long it took from a call to addresses in stock. Both must return at once.
+	Count  func(Happening)
+	Refill func(time.Duration)
+	Log    *slog.Logger
 	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
 	Uptime func() time.Duration
 	// BootID is the kernel's, to tell a tombstone of an earlier boot.
@@ -66,7 +65,7 @@ func DefaultConfig() Config {
 		DriftInterval:     time.Minute,
 		MaxWait:           15 * time.Second,
 		MTU:               9001,
-		Conflict:          func() {},
+		Count:             func(Happening) {},
 		Refill:            func(time.Duration) {},
 		Log:               slog.New(slog.DiscardHandler),
 	}
@@ -78,6 +77,11 @@ const (
 	// its guide asks for a back-off from a couple of seconds.
 	// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 	settleTime = 10 * time.Second
+	// promiseTime is the same for what EC2 said yes to.
+	promiseTime = time.Minute
+	// orphanAge is how long an address that nobody accounts for must be shown at least before it is adopted. The agent
+	// before may have given it back, and reads be behind.
+	orphanAge = 3 * settleTime
 	// confirmByEC2After is when an address that the instance metadata does not show is looked up in EC2.
 	confirmByEC2After = 5 * time.Second
 	// lossInterval is how far apart two reads must be that together decide that a held address is lost.
@@ -103,6 +107,7 @@ const (
 	// calls. https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 	backoffBase = 500 * time.Millisecond
 	backoffCap  = time.Minute
+	calm        = 4 // times the base when nobody waits
 	// fullPause is how long the word of an exhausted reservation or ENI is good for those who come after. Without a
 	// waiter the next look is later and later, up to fullPauseCap.
 	fullPause    = 10 * time.Second
@@ -134,6 +139,8 @@ type Node struct {
 	describing chan struct{}                // one such read at a time
 	look       chan struct{}                // wakes the comparison with the metadata
 	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance
+	folders    map[string]bool              // in which a namespace was seen
+	blind      map[string]int               // folders in which none was, with the number of namespaces that were there
 	spawn      func(*iface)                 // starts an ENI's worker; set by Run
 }
 
@@ -222,6 +229,7 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 		describing: make(chan struct{}, 1),
 		look:       make(chan struct{}, 1),
 		suspects:   map[attachment.Key]time.Time{},
+		folders:    map[string]bool{},
 	}
 	n.load(records, rebooted)
 	n.settleReboot()

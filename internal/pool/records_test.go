@@ -185,7 +185,7 @@ func TestReservationsComeAndGo(t *testing.T) {
 		if err != nil || !second.Contains(addr) {
 			t.Fatalf("after another reservation was added: %s, %v", addr, err)
 		}
-		if _, err := w.lab.Cloud.DeleteSubnetCIDRReservation(time.Now(), more); err != nil {
+		if _, err = w.lab.Cloud.DeleteSubnetCIDRReservation(time.Now(), more); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -257,4 +257,19 @@ func (w *world) reserve(p netip.Prefix, tags ...string) string {
 		w.t.Fatal(err)
 	}
 	return r.ID
+}
+
+// TestNoRecordTellsTheTimeOfDay: what a restart reads must mean the same after the clock was set, so all times are of
+// CLOCK_BOOTTIME. In a bubble it is the morning of 2000-01-01.
+func TestNoRecordTellsTheTimeOfDay(t *testing.T) {
+	inLab(t, roomy, func(t *testing.T, _ *world, n *node) {
+		everySort(t, n)
+		for _, r := range n.book.records() {
+			for _, clock := range []string{"2000-01-01", "9466848", "9466849"} {
+				if strings.Contains(string(r.Value), clock) {
+					t.Errorf("%s: %s", r.Key, r.Value)
+				}
+			}
+		}
+	})
 }

@@ -33,7 +33,7 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		return Allocation{}, err
 	}
 	w := &waiter{
-		hold:  &hold{Attachment: a, visible: n.ports.Namespaces.Look(a.Netns) == Alive},
+		hold:  &hold{Attachment: a, visible: n.sight(a.Netns) == Alive},
 		exact: addrs,
 		claim: claim{source: sourceNamed, guest: true, conflict: conflict, patience: conflictPatience},
 		done:  make(chan error, 1),
@@ -137,7 +137,7 @@ func (n *Node) Readiness(q attachment.Query) (limited bool, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p, err := n.choose(&waiter{hold: &hold{}}, q)
+	p, err := n.choose(&waiter{hold: &hold{}, exact: q.Requested}, q)
 	if err != nil {
 		return false, err
 	}

@@ -6,6 +6,7 @@ package pool
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
@@ -129,4 +130,38 @@ func (c *class) worth(u unit, e *entry) int {
 		return 1
 	}
 	return 0
+}
+
+// retireAfter is how long nobody has to ask for a kind of stock before it is given up in favour of another one of its
+// family: ranges, exclude and tags of a network change now and then, and what they were before is asked for no more.
+const retireAfter = 24 * time.Hour
+
+// retire gives up the kinds of stock that others have replaced, and that nobody has an address of.
+func (n *Node) retire() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.ifaces {
+		for key, c := range p.classes {
+			if time.Since(c.asked) < retireAfter || c.waiting() > 0 || c.used() > 0 || !c.replaced() {
+				continue
+			}
+			if err := n.ports.Ledger.Put(Record{Key: activeKey(p.id, c.kind)}); err != nil {
+				n.log.Error("cannot record that a kind of stock is given up", "error", err)
+				continue
+			}
+			delete(p.classes, key)
+			n.log.Info("kind of stock given up: nobody asks for it any more", "eni", p.id, "class", c.String())
+			poke(p.wake)
+		}
+	}
+}
+
+// replaced reports whether pods ask for another kind of the same family.
+func (c *class) replaced() bool {
+	for _, o := range c.p.classes {
+		if o != c && o.V6 == c.V6 && o.asked.After(c.asked) && time.Since(o.asked) < retireAfter {
+			return true
+		}
+	}
+	return false
 }

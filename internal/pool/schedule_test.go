@@ -118,6 +118,8 @@ func newSchedule(t *testing.T, yaml string, seed uint64) *schedule {
 		n := s.w.worker(name, func(c *pool.Config) {
 			c.WarmIPTarget, c.MinimumIPTarget, c.Cooldown = 1, 0, 8*time.Second // stock wanders from worker to worker
 		})
+		// A worker has pods of the cluster's own too: without any namespace the agent would conclude nothing from an empty folder.
+		n.netns.add("/run/netns/coredns")
 		s.workers[name] = &life{node: n, pods: map[string]*podState{}}
 		s.workers[name].born()
 		<-n.Ready()

@@ -5,7 +5,9 @@ package pool
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -21,6 +23,11 @@ const (
 	addressPrefix = "address/" // eni/unit → unitRecord
 	activePrefix  = "active/"  // eni or eni/kind → kind: a pod asked for this once
 )
+
+// activeKey is where it is kept that an ENI keeps a kind of stock.
+func activeKey(id eni.ID, k kind) string {
+	return fmt.Sprintf("%s%s/%x", activePrefix, id, sha256.Sum256([]byte(k.key())))
+}
 
 // holdRecord is what the ledger keeps of a hold. Times are of CLOCK_BOOTTIME, which no clock change moves.
 type holdRecord struct {

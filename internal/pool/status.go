@@ -68,6 +68,10 @@ func (n *Node) Status() Status {
 	default:
 		s.Problems = append(s.Problems, "not ready: "+n.notReady)
 	}
+	for _, dir := range slices.Sorted(maps.Keys(n.blind)) {
+		s.Problems = append(s.Problems, fmt.Sprintf(
+			"the agent sees no network namespace in %s, where those of %d attachments were, and concludes nothing from that; mount the folder into the agent", dir, n.blind[dir]))
+	}
 	for _, p := range n.sorted() {
 		managed, why := p.managed()
 		e := ENIStatus{ENI: p.eni, Subnet: p.subnet, Link: p.link, Managed: managed, Active: len(p.classes) > 0, Slots: n.limits.SecondarySlots()}
@@ -127,8 +131,12 @@ func (p *iface) problems(managed bool, why string) []string {
 			say("%s", f.text)
 		}
 	}
-	if lost := p.inState(ownership.Lost); len(lost) > 0 {
-		say("EC2 no longer has %v on %s though pods use them", names(lost), p)
+	for _, u := range p.inState(ownership.Lost) {
+		if owner := p.units[u].owner; owner != "" {
+			say("%s of attachment %s is on %s now, and not on %s: the pod is unreachable by it; delete the pod, or release the address there", name(u), p.units[u].key, owner, p)
+		} else {
+			say("EC2 no longer has %s of attachment %s on %s; it is assigned again unless another ENI has it", name(u), p.units[u].key, p)
+		}
 	}
 	return out
 }

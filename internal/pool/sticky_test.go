@@ -147,7 +147,7 @@ func TestStickyAddressIsTakenFromAWorkerThatIsCutOff(t *testing.T) {
 		n1.takes(old)
 		n2.takes(n2.again("upf-3"))
 		eventually(t, 2*time.Minute, "the old worker knows", func() bool { return n1.states()[upf3] == "lost" })
-		if problems := strings.Join(n1.Status().Problems, "\n"); !strings.Contains(problems, "EC2 no longer has [10.10.1.195]") {
+		if problems := strings.Join(n1.Status().Problems, "\n"); !strings.Contains(problems, "10.10.1.195 of attachment upf-3") {
 			t.Errorf("its status does not say so:\n%s", problems)
 		}
 		time.Sleep(15 * time.Minute)
@@ -385,6 +385,22 @@ func TestStickyAddressOfAStrangerIsNeverTaken(t *testing.T) {
 			})
 		})
 	}
+}
+
+// STATUS of a sticky network, and of one that asks for an address: a subnet without stock for anybody is enough for both.
+func TestReadinessForAddressesThatAreNamed(t *testing.T) {
+	staticOnly := strings.Replace(twoWorkers, "{cidr: 10.10.1.64/26}", "{cidr: 10.10.1.192/28, tags: {multus-vpc.io/role: static}}", 1)
+	twoOf(t, staticOnly, func(t *testing.T, _ *world, n1, _ *node) {
+		for name, q := range map[string]attachment.Query{"sticky": upf(), "requested": {Requested: []netip.Addr{upf3}}} {
+			if limited, err := n1.Readiness(q); limited || err != nil {
+				t.Errorf("%s: %t, %v", name, limited, err)
+			}
+		}
+		if _, err := n1.Readiness(any1()); err == nil {
+			t.Error("an address out of no reservation: ready")
+		}
+		n1.takes(n1.again("upf-3"))
+	})
 }
 
 // Stock fills every slot of a small ENI. A pod that names its address gets one of them.

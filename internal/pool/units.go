@@ -76,6 +76,7 @@ type entry struct {
 	source  string    // where it came from, one of attachment's sources or [sourceNamed]
 	via     unit      // the delegated prefix that it is an address of; EC2 knows only that
 	key     attachment.Key
+	owner   eni.ID // of a lost address, when another ENI has it
 }
 
 // sourceNamed marks an address that a pod asked for by name, outside of what feeds stock: it goes back when the pod does.
@@ -158,10 +159,13 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 		if event != ownership.Release { // who has it changes nothing about where it was seen
 			e.missing = time.Time{}
 		}
-		e.state, e.since, e.named = next, time.Now(), false
+		e.state, e.since, e.named, e.owner = next, time.Now(), false, ""
 		if next != ownership.Held && next != ownership.Cooling && next != ownership.Lost && next != ownership.Guest {
 			e.key = attachment.Key{}
 		}
+	}
+	if effect == ownership.ReportLost {
+		p.n.cfg.Count(Lost)
 	}
 	switch {
 	case next == ownership.None, next == ownership.Free && e.delegated(): // back into its prefix

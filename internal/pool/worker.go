@@ -398,10 +398,26 @@ func (p *iface) regain(ctx context.Context) {
 	defer n.mu.Unlock()
 	p.answered(free)
 	p.result(err)
+	p.noteOwners(owners)
 	// Whatever became of it, a read shows it, and makes the address held again.
 	p.w.regain = time.Now().Add(settleTime << min(p.w.regained, 6))
 	p.w.regained++
 	n.log.Warn("lost addresses asked for again", "eni", p.id, "lost", names(lost), "unowned", names(free), "outcome", outcome(err))
+}
+
+// noteOwners notes which lost addresses another ENI has. The caller holds n.mu.
+func (p *iface) noteOwners(owners map[netip.Addr]eni.ID) {
+	for addr, owner := range owners {
+		e := p.units[single(addr)]
+		if e == nil || e.state != ownership.Lost || owner == p.id {
+			continue
+		}
+		if e.owner == "" {
+			p.n.cfg.Count(Contested)
+			p.n.log.Warn("a pod's address was taken by another ENI; it is not taken back", "ip", addr, "eni", p.id, "owner", owner, "containerID", e.key.ContainerID)
+		}
+		e.owner = owner
+	}
 }
 
 // begin notes that EC2 is about to be asked for those of the units that are still lost, and returns them.
@@ -432,15 +448,28 @@ func (p *iface) answered(us []unit) {
 	}
 }
 
-// result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it.
+// result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it. With
+// nobody waiting it is longer from the start: whoever is waited for elsewhere in the account comes first.
 func (p *iface) result(err error) {
 	if err == nil {
 		p.w.attempt, p.w.resume = 0, time.Time{}
 		return
 	}
-	bound := min(backoffBase<<min(p.w.attempt, 7), backoffCap)
+	bound := backoffBase << min(p.w.attempt, 7)
+	if len(p.waiters) == 0 {
+		bound *= calm
+	}
 	p.w.attempt++
-	p.w.resume = time.Now().Add(rand.N(bound))
+	p.w.resume = time.Now().Add(rand.N(min(bound, backoffCap)))
+}
+
+// hurry shortens a pause that was made when nobody waited, for those who wait now: in time for an ADD, and not at once, for
+// the same has happened on other workers. The caller holds n.mu.
+func (p *iface) hurry() {
+	soon := time.Now().Add(p.n.cfg.MaxWait / 3)
+	if len(p.waiters) == 1 && p.w.resume.After(soon) {
+		p.w.resume = time.Now().Add(rand.N(p.n.cfg.MaxWait / 3))
+	}
 }
 
 func outcome(err error) string {

@@ -56,6 +56,9 @@ type node struct {
 
 func newWorld(t *testing.T, yaml string) *world {
 	t.Helper()
+	if *unverified != "" && !strings.Contains(yaml, "assignOwned") {
+		yaml = strings.Replace(yaml, "ec2: {", "ec2: {"+*unverified+", ", 1)
+	}
 	s, err := scenario.Parse([]byte(yaml))
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -148,12 +149,27 @@ func (d Dir) Remove(k attachment.Key) error { return ignoreMissing(os.Remove(d.p
 var errTorn = errors.New("not a tombstone")
 
 func read(path string) (Note, error) {
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return Note{}, err
 	}
+	text, err := io.ReadAll(io.LimitReader(f, longest+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return Note{}, err
+	}
+	n, err := parse(text)
+	if err == nil && filepath.Base(path) != filepath.Base(Dir("").path(n.Key)) {
+		err = errTorn // under another's name it could never be removed
+	}
+	return n, err
+}
+
+// longest bounds what is read of a file: a note has some 250 bytes.
+const longest = 64 << 10
+
+func parse(text []byte) (Note, error) {
 	var n Note
-	if err := json.Unmarshal(text, &n); err != nil || n.ContainerID == "" {
+	if len(text) > longest || json.Unmarshal(text, &n) != nil || n.ContainerID == "" || n.IfName == "" {
 		return Note{}, errTorn
 	}
 	return n, nil

@@ -19,6 +19,14 @@ import (
 	"github.com/multus-vpc/multus-vpc/test/worker"
 )
 
+// TestMain lets the test's program be a starter.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == starterArg {
+		os.Exit(serveCalls(os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
 // TestEveryCallIsCounted runs a small benchmark with the real programs.
 func TestEveryCallIsCounted(t *testing.T) {
 	bin, remove, err := worker.Programs()
@@ -113,14 +121,17 @@ func TestWhatWasNotMeasuredIsNoFigure(t *testing.T) {
 		{plugin: reference, parallel: 8, rounds: []round{{add: []time.Duration{1}, del: []time.Duration{1}, adding: time.Second}}},
 		{plugin: "vpcipam", parallel: 8, rounds: []round{broken}},
 	})}
-	var text, js strings.Builder
-	if err := errors.Join(r.write(&text, "table"), r.write(&js, "json")); err != nil {
+	var text, js, md strings.Builder
+	if err := errors.Join(r.write(&text, "table"), r.write(&js, "json"), r.write(&md, "markdown")); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"vpcipam", "–", "the first failure: no agent"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &text)
 		}
+	}
+	if !strings.Contains(md.String(), "| 8 | vpcipam | – | – | – |") {
+		t.Errorf("the Markdown lacks the row without figures:\n%s", &md)
 	}
 	if !strings.Contains(js.String(), `"p50ms": null`) {
 		t.Errorf("the JSON lacks a null:\n%s", &js)

@@ -59,6 +59,7 @@ type ground struct {
 	lab          *lab.Running
 	worker       *worker.Worker
 	netns        []string // names
+	starters     []*starter
 }
 
 // raise makes the ground. The caller closes it, also after an error.
@@ -114,6 +115,9 @@ func (g *ground) closeAfter(err error) error {
 // close removes what raise made, in reverse.
 func (g *ground) close() error {
 	var errs []error
+	for _, s := range g.starters {
+		errs = append(errs, s.close())
+	}
 	for _, name := range g.netns {
 		errs = append(errs, netns.Delete(name))
 	}

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,6 +32,9 @@ Compares vpcipam with static, host-local and whereabouts, and vpcipvlan with ipv
 `
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == starterArg {
+		os.Exit(serveCalls(os.Stdin, os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
@@ -95,7 +99,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (options
 	fs.StringVar(&o.idle, "idle", "", "`program` that does nothing; default: idle beside this one")
 	fs.IntVar(&o.rounds, "rounds", 9, "how often every plugin has its turn")
 	fs.IntVar(&o.batch, "batch", 32, "ADDs of a plugin in its turn, at least")
-	fs.StringVar(&o.output, "o", "table", "output: table or json")
+	fs.StringVar(&o.output, "o", "table", "output: table, markdown or json")
 	fs.Func("parallel", "`numbers` of processes at a time (default 1,8,32,110)", func(s string) (err error) {
 		o.parallel, err = numbers(s)
 		return err
@@ -132,7 +136,7 @@ func (o options) validate(rest []string) error {
 	for _, p := range o.parallel {
 		check(p > 0 && p <= maxParallel, "-parallel %d: must be 1 to %d", p, maxParallel)
 	}
-	check(o.output == "table" || o.output == "json", "-o %q: must be table or json", o.output)
+	check(slices.Contains([]string{"table", "markdown", "json"}, o.output), "-o %q: must be table, markdown or json", o.output)
 	return errors.Join(errs...)
 }
 

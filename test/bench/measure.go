@@ -4,19 +4,14 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,6 +31,7 @@ type round struct {
 // cell is a plugin at a number of processes at a time.
 type cell struct {
 	plugin   string
+	version  string // of a program that is not this project's
 	parallel int
 	rounds   []round
 }
@@ -98,7 +94,7 @@ func (g *ground) compare(ctx context.Context, o options, plugins []plugin, stder
 	cells := make([]cell, 0, len(o.parallel)*len(plugins))
 	for _, parallel := range o.parallel {
 		for _, p := range plugins {
-			cells = append(cells, cell{plugin: p.name, parallel: parallel})
+			cells = append(cells, cell{plugin: p.name, version: p.version(), parallel: parallel})
 		}
 	}
 	for n := range o.rounds {
@@ -135,21 +131,20 @@ func (g *ground) turn(ctx context.Context, p plugin, id string, parallel, size i
 		if err != nil {
 			return round{}, err
 		}
-		calls[i] = call{program: p.program, path: p.path, id: fmt.Sprintf("%s-%d", id, i), netns: netns.Path(g.netns[i]), config: config}
+		calls[i] = call{Program: p.program, Path: p.path, ID: fmt.Sprintf("%s-%d", id, i), Netns: netns.Path(g.netns[i]), Config: config}
+		if !p.outside {
+			calls[i].From = g.worker.Netns
+		}
 	}
 	runtime.GC() // not in the middle
 	var r round
-	within := func(f func() error) error { return netns.Do(g.worker.Netns, f) }
-	if p.outside {
-		within = onThread
-	}
 	start := time.Now()
-	added, err := all(ctx, "ADD", calls, parallel, within)
+	added, err := g.all(ctx, "ADD", calls, parallel)
 	if err != nil {
 		return r, err
 	}
 	r.adding = time.Since(start)
-	deleted, err := all(ctx, "DEL", calls, parallel, within)
+	deleted, err := g.all(ctx, "DEL", calls, parallel)
 	if err != nil {
 		return r, err
 	}
@@ -187,116 +182,34 @@ func (r *round) count(p plugin, added, deleted []answer) {
 	}
 }
 
-// call is a container's call of a plugin.
-type call struct {
-	program, path, id, netns string
-	config                   []byte
-}
-
-// answer is what came of it.
-type answer struct {
-	took   time.Duration
-	stdout []byte
-	err    error
-}
-
-// onThread runs f on one thread, so that a process that f starts does not end early with another.
-func onThread(f func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	return f()
-}
-
-// all runs the calls, a number at a time, within a network namespace.
-func all(ctx context.Context, command string, calls []call, parallel int, within func(func() error) error) ([]answer, error) {
+// all runs the calls, a number at a time.
+func (g *ground) all(ctx context.Context, command string, calls []call, parallel int) ([]answer, error) {
 	answers := make([]answer, len(calls))
 	next := make(chan int, len(calls))
 	for i := range calls {
+		calls[i].Command = command
 		next <- i
 	}
 	close(next)
+	parallel = min(parallel, len(calls))
+	for len(g.starters) < parallel {
+		s, err := newStarter()
+		if err != nil {
+			return nil, err
+		}
+		g.starters = append(g.starters, s)
+	}
 	var group errgroup.Group
-	for range min(parallel, len(calls)) {
+	for _, s := range g.starters[:parallel] {
 		group.Go(func() error {
-			return within(func() error {
-				for i := range next {
-					if ctx.Err() != nil {
-						return context.Cause(ctx)
-					}
-					var err error
-					if answers[i], err = calls[i].run(ctx, command); err != nil {
-						return err
-					}
+			for i := range next {
+				var err error
+				if answers[i], err = s.run(ctx, calls[i]); err != nil {
+					return err
 				}
-				return nil
-			})
+			}
+			return nil
 		})
 	}
 	return answers, group.Wait()
-}
-
-// callTimeout bounds one call. Kubelet gives a pod four minutes, for all of its interfaces.
-const callTimeout = time.Minute
-
-// run executes the plugin as a runtime does, but with files instead of pipes: nothing of this process takes part. The
-// error is that it could not be run.
-func (c call) run(ctx context.Context, command string) (a answer, err error) {
-	stdin, err := scratch(c.config)
-	if err != nil {
-		return a, err
-	}
-	defer stdin.Close()
-	stdout, err := scratch(nil)
-	if err != nil {
-		return a, err
-	}
-	defer stdout.Close()
-	stderr, err := scratch(nil)
-	if err != nil {
-		return a, err
-	}
-	defer stderr.Close()
-	limited, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(limited, c.program)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
-	cmd.Env = []string{
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH=" + cmp.Or(c.path, "/nonexistent"), "CNI_COMMAND=" + command,
-		"CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=net1",
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench-" + c.id + ";K8S_POD_INFRA_CONTAINER_ID=" + c.id,
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	start := time.Now()
-	err = cmd.Run()
-	a.took = time.Since(start)
-	if ctx.Err() != nil {
-		return a, context.Cause(ctx)
-	}
-	if limited.Err() != nil {
-		return answer{took: a.took, err: fmt.Errorf("no answer within %v", callTimeout)}, nil
-	}
-	a.stdout, a.err = contents(stdout)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		said, readErr := contents(stderr)
-		a.err = errors.Join(fmt.Errorf("%w: %s%s", exit, bytes.TrimSpace(a.stdout), lastLine(said)), readErr)
-		err = nil
-	}
-	return a, err
-}
-
-// lastLine of a log, after a separator; empty when there is none.
-func lastLine(log []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	if last := lines[len(lines)-1]; last != "" {
-		return " (" + last + ")"
-	}
-	return ""
-}
-
-// contents are what was written to a scratch file.
-func contents(f *os.File) ([]byte, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(f)
 }

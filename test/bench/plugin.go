@@ -5,10 +5,12 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 )
 
 // plugin is one program of a comparison, or a chain of two.
@@ -113,6 +115,16 @@ func (g *ground) underIPVlan(ipam func(i int) object) func(int) object {
 	return func(i int) object {
 		return object{"cniVersion": "1.0.0", "name": "bench", "type": "ipvlan", "master": fmt.Sprintf("eth%d", g.eni(i)), "ipam": ipam(i)}
 	}
+}
+
+// version is the module and version that the program was built from; empty for this project's own, and for what is not
+// Go's.
+func (p plugin) version() string {
+	info, err := buildinfo.ReadFile(p.program)
+	if err != nil || info.Main.Version == "(devel)" || strings.HasPrefix(info.Main.Path, "github.com/multus-vpc/") {
+		return ""
+	}
+	return info.Main.Path + " " + info.Main.Version
 }
 
 // config is the i-th container's standard input.

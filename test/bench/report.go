@@ -5,9 +5,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"io"
-	"maps"
 	"math"
 	"os"
 	"runtime"
@@ -35,6 +32,8 @@ type table struct {
 	Rounds    int    `json:"rounds"`
 	Reference string `json:"reference"` // the plugin that the ratios are to
 	Rows      []row  `json:"rows"`
+	// Versions are what the plugins of others were built from: module and version.
+	Versions map[string]string `json:"versions"`
 	// Failures are the first one of each plugin, in words.
 	Failures map[string]string `json:"failures,omitempty"`
 }
@@ -81,13 +80,16 @@ func (f figure) String() string {
 
 // newTable makes figures out of measurements.
 func newTable(o options, reference string, cells []cell) table {
-	r := table{Kernel: kernel(), Go: runtime.Version(), CPU: cpu(), CPUs: runtime.NumCPU(), Rounds: o.rounds, Reference: reference, Failures: map[string]string{}}
+	r := table{Kernel: kernel(), Go: runtime.Version(), CPU: cpu(), CPUs: runtime.NumCPU(), Rounds: o.rounds, Reference: reference, Versions: map[string]string{}, Failures: map[string]string{}}
 	for _, c := range cells {
 		i := slices.IndexFunc(cells, func(x cell) bool { return x.plugin == reference && x.parallel == c.parallel })
 		line := row{
 			Plugin: c.plugin, Parallel: c.parallel,
 			ADD: timesOf(c, cells[i], func(r round) []time.Duration { return r.add }),
 			DEL: timesOf(c, cells[i], func(r round) []time.Duration { return r.del }),
+		}
+		if c.version != "" {
+			r.Versions[c.plugin] = c.version
 		}
 		var rates []float64
 		for _, one := range c.rounds {
@@ -158,60 +160,4 @@ func cpu() string {
 		}
 	}
 	return "unknown" // not on arm64
-}
-
-// write writes the report in the form that was asked for.
-func (r report) write(w io.Writer, form string) error {
-	if form == "json" {
-		return writeJSON(w, r)
-	}
-	_, err := io.WriteString(w, r.text())
-	return err
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
-// text is the report for people.
-func (r report) text() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "IPAM plugins alone: one process per call, one container each.\n")
-	r.table.write(&text)
-	if t := r.Interfaces; t != nil {
-		fmt.Fprintf(&text, "\nInterface and IPAM plugins: the same, where ipvlan works.\n")
-		t.write(&text)
-	}
-	if n := r.Node; n.FullPods > 0 {
-		const mib = 1 << 20
-		fmt.Fprintf(&text, "\nEC2 calls that change something, %d pods at once on a cold c5.18xlarge (%d ENIs): %d, or %.2f a pod\n",
-			n.BurstPods, n.BurstENIs, n.BurstCalls, n.callsPerPod())
-		fmt.Fprintf(&text, "the agent's memory with %d pods on it: %.1f MiB resident, %.1f MiB at most\n",
-			n.FullPods, float64(n.Resident)/mib, float64(n.Peak)/mib)
-	}
-	return text.String()
-}
-
-// write writes the table for people.
-func (t table) write(text *strings.Builder) {
-	fmt.Fprintf(text, "Linux %s, %d × %s, %s.\n", t.Kernel, t.CPUs, t.CPU, t.Go)
-	fmt.Fprintf(text, "%d rounds by turns. p50 in ms and pods/s are medians of the rounds, p99 is of all calls;\n", t.Rounds)
-	fmt.Fprintf(text, "× is the median of the ratios to %s within a round.\n\n", t.Reference)
-	const head, line = "%9s  %-30s %9s %8s %7s  %9s %8s %7s  %7s %6s %6s %5s %4s\n", "%9s  %-30s %9s %8s %7s  %9s %8s %7s  %7.0f %6d %6d %5d %4d\n"
-	fmt.Fprintf(text, head, "at a time", "plugin", "ADD p50", "p99", "×", "DEL p50", "p99", "×", "pods/s", "calls", "failed", "twice", "left")
-	last := 0
-	for _, x := range t.Rows {
-		at := ""
-		if x.Parallel != last {
-			at = strconv.Itoa(x.Parallel)
-		}
-		last = x.Parallel
-		fmt.Fprintf(text, line, at, x.Plugin,
-			x.ADD.P50, x.ADD.P99, x.ADD.Ratio, x.DEL.P50, x.DEL.P99, x.DEL.Ratio, x.PodsPerSecond, x.Calls, x.Failed, x.Twice, x.Left)
-	}
-	for _, name := range slices.Sorted(maps.Keys(t.Failures)) {
-		fmt.Fprintf(text, "\nthe first failure: %s\n", t.Failures[name])
-	}
 }

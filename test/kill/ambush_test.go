@@ -7,15 +7,17 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // ambush waits for the work to reach a step.
 type ambush struct {
-	ready    <-chan struct{}     // closed when the step is reached
-	release  func(verdict)       // lets the request that was caught go on
-	clear    func()              // ends the ambush
-	prey     func([]*call) *call // chooses the plugin to kill among those in flight
-	nextLife time.Time           // when the agent was started again
+	ready    <-chan struct{}                 // closed when the step is reached
+	release  func(verdict)                   // lets the request that was caught go on
+	clear    func()                          // ends the ambush
+	prey     func([]*stage.Call) *stage.Call // chooses the plugin to kill among those in flight
+	nextLife time.Time                       // when the agent was started again
 }
 
 // lay makes the ambush for a step.
@@ -34,8 +36,8 @@ func (n *node) lay(ctx context.Context, s step) *ambush {
 	case unassigned:
 		n.layAtAnswer(ctx, a, "UnassignPrivateIpAddresses")
 	case afterLedger:
-		size := ledgerSize(n.agent.ledger())
-		a.ready = n.when(ctx, func(ctx context.Context) error { return watchLedger(ctx, n.agent.ledger(), size, answersRecorded) })
+		size := ledgerSize(n.agent.Ledger())
+		a.ready = n.when(ctx, func(ctx context.Context) error { return watchLedger(ctx, n.agent.Ledger(), size, answersRecorded) })
 	case afterReply:
 		select {
 		case <-n.answered: // of an earlier round
@@ -90,7 +92,7 @@ func (n *node) layAtEC2(a *ambush, action string, applied bool) {
 func (n *node) layAtAnswer(ctx context.Context, a *ambush, action string) {
 	var size int64
 	t := &trap{action: action, caught: make(chan struct{})}
-	t.entered = func() { size = ledgerSize(n.agent.ledger()) }
+	t.entered = func() { size = ledgerSize(n.agent.Ledger()) }
 	n.gate.set(t)
 	cancel := a.clear
 	a.clear = func() {
@@ -103,15 +105,15 @@ func (n *node) layAtAnswer(ctx context.Context, a *ambush, action string) {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		return watchLedger(ctx, n.agent.ledger(), size, func([]byte) bool { return true })
+		return watchLedger(ctx, n.agent.Ledger(), size, func([]byte) bool { return true })
 	})
 }
 
 // anyADD chooses an ADD, or any call when there is no ADD.
-func (n *node) anyADD(open []*call) *call {
-	var adds []*call
+func (n *node) anyADD(open []*stage.Call) *stage.Call {
+	var adds []*stage.Call
 	for _, c := range open {
-		if c.command == "ADD" {
+		if c.Command == "ADD" {
 			adds = append(adds, c)
 		}
 	}

@@ -6,6 +6,7 @@ package kill
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -20,6 +21,8 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/ledger"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 	"github.com/multus-vpc/multus-vpc/internal/tombstone"
+
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // audit waits until agents, EC2 and the network namespaces agree, and then has every pod reach the others. In the end
@@ -67,7 +70,7 @@ func (g *ground) audit(end bool) {
 // differences says where ledger (as the agents report it), EC2 and the namespaces do not agree, and what is not
 // settled.
 func (g *ground) differences(ctx context.Context, end bool) (all []string) {
-	carried := g.judge.look()
+	carried := g.judge.Look(g.places()...)
 	for _, n := range g.nodes {
 		for _, d := range n.differences(ctx, carried, end) {
 			all = append(all, n.name+": "+d)
@@ -82,7 +85,7 @@ func (g *ground) differences(ctx context.Context, end bool) (all []string) {
 // differences compares one worker. What it has accounted for is removed from carried.
 func (n *node) differences(ctx context.Context, carried map[netip.Addr]string, end bool) (all []string) {
 	differs := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	status, err := n.agent.status(ctx)
+	status, err := n.agent.Status(ctx)
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -105,17 +108,17 @@ func (n *node) differences(ctx context.Context, carried map[netip.Addr]string, e
 		differs("EC2 (-) and the agent (+) know different addresses:\n%s", diff)
 	}
 	for _, s := range n.livePods() {
-		where := carried[s.addr]
-		delete(carried, s.addr)
+		where := carried[s.Addr]
+		delete(carried, s.Addr)
 		switch {
-		case where != s.path:
-			differs("%s of %s is in namespace %q", s.addr, s.id, where)
-		case !held[s.addr]:
-			differs("%s of %s is not held", s.addr, s.id)
+		case where != s.Path:
+			differs("%s of %s is in namespace %q", s.Addr, s.ID, where)
+		case !held[s.Addr]:
+			differs("%s of %s is not held", s.Addr, s.ID)
 		}
-		delete(held, s.addr)
-		if dev, err := n.ground.judge.routeOf(s.addr); err != nil || dev != n.dev {
-			differs("%s of %s is routed to %q, not %s (%v)", s.addr, s.id, dev, n.dev, err)
+		delete(held, s.Addr)
+		if dev, err := n.ground.routes.Of(s.Addr); err != nil || dev != n.dev {
+			differs("%s of %s is routed to %q, not %s (%v)", s.Addr, s.ID, dev, n.dev, err)
 		}
 	}
 	if len(held) > 0 {
@@ -124,7 +127,7 @@ func (n *node) differences(ctx context.Context, carried map[netip.Addr]string, e
 	if got, want := len(status.Attachments), len(n.livePods()); got != want {
 		differs("%d attachments for %d pods: %+v", got, want, status.Attachments)
 	}
-	if notes, damaged, err := tombstone.Dir(n.agent.tombstones()).List(); err != nil || len(notes)+damaged > 0 {
+	if notes, damaged, err := tombstone.Dir(n.agent.Tombstones()).List(); err != nil || len(notes)+damaged > 0 {
 		differs("tombstones: %v, %d damaged (%v)", notes, damaged, err)
 	}
 	if stock := len(known); end && stock > max(warmTarget, minTarget) {
@@ -153,7 +156,7 @@ func (n *node) inEC2() []netip.Addr {
 	return addrs
 }
 
-func (n *node) livePods() []*sandbox {
+func (n *node) livePods() []*stage.Sandbox {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.live)
@@ -161,7 +164,7 @@ func (n *node) livePods() []*sandbox {
 
 // reachEachOther has every pod ping the next one: over the VPC when that is on the other worker.
 func (g *ground) reachEachOther(ctx context.Context) {
-	var pods []*sandbox
+	var pods []*stage.Sandbox
 	for i := range g.nodes[0].livePods() { // alternating between the workers
 		for _, n := range g.nodes {
 			if live := n.livePods(); i < len(live) {
@@ -171,8 +174,8 @@ func (g *ground) reachEachOther(ctx context.Context) {
 	}
 	for i, s := range pods {
 		to := pods[(i+1)%len(pods)]
-		if _, err := pod.Ping(ctx, s.path, to.addr); err != nil {
-			g.fail("%s (%s) to %s (%s): %v", s.id, s.addr, to.id, to.addr, err)
+		if _, err := pod.Ping(ctx, s.Path, to.Addr); err != nil {
+			g.fail("%s (%s) to %s (%s): %v", s.ID, s.Addr, to.ID, to.Addr, err)
 		}
 	}
 }
@@ -185,11 +188,11 @@ func (g *ground) closeBooks() {
 		return
 	}
 	for _, n := range g.nodes {
-		if !n.agent.end(syscall.SIGTERM) {
+		if !n.agent.End(syscall.SIGTERM) {
 			g.fail("%s: the agent did not stop in order", n.name)
 			continue
 		}
-		book, found, err := ledger.Open(n.agent.stateDir(), ledger.Identity{
+		book, found, err := ledger.Open(n.agent.StateDir(), ledger.Identity{
 			InstanceID: g.lab.Instances[n.name], BootID: strings.TrimSpace(string(bootID)),
 		})
 		if err != nil {
@@ -217,4 +220,9 @@ func (g *ground) closeBooks() {
 			g.fail("%s: EC2 (-) and the ledger (+):\n%s", n.name, diff)
 		}
 	}
+}
+
+// addresses lists a map's keys in order.
+func addresses[V any](m map[netip.Addr]V) []netip.Addr {
+	return slices.SortedFunc(maps.Keys(m), netip.Addr.Compare)
 }

@@ -15,10 +15,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 // twoWorkers share a reservation that is smaller than what both may hold, so that addresses change hands.
@@ -41,46 +43,57 @@ ec2:
 
 // ground is the lab with its workers.
 type ground struct {
-	t     *testing.T
-	lab   *lab.Running
-	seed  uint64
-	nodes []*node
-	judge *judge
-	ctx   context.Context // ends with the first failure
-	stop  context.CancelCauseFunc
+	t      *testing.T
+	lab    *lab.Running
+	seed   uint64
+	nodes  []*node
+	judge  *stage.Judge
+	routes *stage.Routes
+	ctx    context.Context // ends with the first failure
+	stop   context.CancelCauseFunc
 
 	notes sync.Mutex // guards log
 	log   []string
 }
 
+// The agent's times are as short as its configuration allows, so that a minute sees every one of them pass many times.
+const (
+	cooldown    = time.Second
+	warmTarget  = 1
+	minTarget   = 2
+	agentConfig = "warmIPTarget: 1\nminimumIPTarget: 2\nipCooldownPeriod: 1\nreconcileInterval: 1\nmassReapDelay: 1\n"
+)
+
+// ec2Port is where the gate listens in each worker, beside the lab's own endpoint.
+const ec2Port = 8081
+
 // node is a worker: its agent, and its runtime with the pods.
 type node struct {
-	ground *ground
-	wiring wiring
-	name   string
-	netns  string
-	bin    string
-	eni    string // ID of the ENI for pods
-	dev    string // the link of that ENI in the VPC's namespace
-	place  *place
-	gate   *gate
-	agent  *agent
-	calls  calls
-	rng    *rand.Rand // of the goroutine that runs the rounds alone
+	ground  *ground
+	wiring  stage.Wiring
+	name    string
+	netns   string
+	bin     string
+	eni     string // ID of the ENI for pods
+	dev     string // the link of that ENI in the VPC's namespace
+	place   *stage.Place
+	gate    *gate
+	agent   *stage.Agent
+	runtime *stage.Runtime
+	rng     *rand.Rand // of the goroutine that runs the rounds alone
 
-	serial   atomic.Int64
 	refusals atomic.Int64
 	answered chan struct{} // gets something when an ADD has returned an address
 
 	mu   sync.Mutex
-	live []*sandbox
+	live []*stage.Sandbox
 }
 
 // errFailed ends a run whose test has failed.
 var errFailed = errors.New("the test has failed")
 
 // up raises the ground. Everything goes when the test ends.
-func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
+func up(t *testing.T, w stage.Wiring, bin string, seed uint64) *ground {
 	t.Helper()
 	s, err := scenario.Parse([]byte(twoWorkers))
 	if err != nil {
@@ -98,10 +111,11 @@ func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
 			t.Error(closeErr)
 		}
 	})
-	if g.judge, err = newJudge(g); err != nil {
+	if g.routes, err = stage.OpenRoutes(running.Netns["vpc"]); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(g.judge.close)
+	t.Cleanup(g.routes.Close)
+	g.judge = stage.NewJudge(running.Cloud, g.routes, cooldown, g.fail)
 	dir, err := os.MkdirTemp("", "multus-vpc-kill-") // shorter than t.TempDir: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +136,7 @@ func up(t *testing.T, w wiring, bin string, seed uint64) *ground {
 }
 
 // addNode starts what a worker has: the gate before EC2 and an agent.
-func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
+func (g *ground) addNode(i int, name string, w stage.Wiring, bin, dir string) *node {
 	g.t.Helper()
 	path := g.lab.Netns[name]
 	n := &node{
@@ -131,14 +145,14 @@ func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
 		rng: rand.New(rand.NewPCG(g.seed, uint64(i))),
 	}
 	var err error
-	if n.dev, err = g.judge.linkOf(n.eni); err != nil {
+	if n.dev, err = g.routes.LinkOf(n.eni); err != nil {
 		g.t.Fatal(err)
 	}
-	if n.place, err = enter(path, filepath.Join(dir, "netns")); err != nil {
+	if n.place, err = stage.Enter(path, filepath.Join(dir, "netns")); err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() {
-		if leaveErr := n.place.leave(); leaveErr != nil {
+		if leaveErr := n.place.Leave(); leaveErr != nil {
 			g.t.Error(leaveErr)
 		}
 	})
@@ -157,17 +171,23 @@ func (g *ground) addNode(i int, name string, w wiring, bin, dir string) *node {
 		_ = server.Close()
 		<-served
 	})
-	n.agent = &agent{
-		place: n.place, netns: path, dir: dir, bin: bin, env: []string{"AWS_REGION=us-west-2"},
-		died: func(err error) { g.fail("%s: %v", name, err) },
+	n.agent = &stage.Agent{
+		Place: n.place, Netns: path, Dir: dir, Bin: bin, Config: agentConfig,
+		Env: []string{
+			"AWS_REGION=us-west-2",
+			fmt.Sprintf("AWS_ENDPOINT_URL_EC2=http://%s:%d", lab.EC2InWorker.Addr(), ec2Port),
+			"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://" + lab.IMDSInWorker.String(),
+		},
+		Died: func(err error) { g.fail("%s: %v", name, err) },
 	}
-	if err = n.agent.prepare(); err != nil {
+	n.runtime = &stage.Runtime{Worker: name, Place: n.place, Wiring: w, Bin: bin, Socket: n.agent.Socket()}
+	if err = n.agent.Prepare(); err != nil {
 		g.t.Fatal(err)
 	}
-	if err = n.agent.start(); err != nil {
+	if err = n.agent.Start(); err != nil {
 		g.t.Fatal(err)
 	}
-	g.t.Cleanup(func() { n.agent.end(killSignal) })
+	g.t.Cleanup(func() { n.agent.End(killSignal) })
 	return n
 }
 
@@ -186,5 +206,10 @@ func (g *ground) note(format string, args ...any) {
 	g.log = append(g.log, fmt.Sprintf(format, args...))
 }
 
-// podName is a name that no pod had.
-func (n *node) podName() string { return fmt.Sprintf("%s-p%d", n.name, n.serial.Add(1)) }
+// places are the workers' places.
+func (g *ground) places() (all []*stage.Place) {
+	for _, n := range g.nodes {
+		all = append(all, n.place)
+	}
+	return all
+}

@@ -5,12 +5,16 @@
 
 package kill
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/multus-vpc/multus-vpc/test/stage"
+)
 
 // TestKilledAgentsAndIPVlanPluginsLoseNothing needs ipvlan.
 func TestKilledAgentsAndIPVlanPluginsLoseNothing(t *testing.T) {
 	campaign{
-		wiring: withVPCIPVlan(),
+		wiring: stage.VPCIPVlan(),
 		perWorker: map[round]int{
 			{beforeAssign, theAgent}:   3,
 			{lateAssign, theAgent}:     1,
@@ -28,17 +32,4 @@ func TestKilledAgentsAndIPVlanPluginsLoseNothing(t *testing.T) {
 		kills: 50, inFlight: 40,
 		steps: []step{beforeAssign, lateAssign, afterAssign, beforeUnassign, afterUnassign, afterLedger, afterReply, linkMade},
 	}.run(t)
-}
-
-// withVPCIPVlan executes the interface plugin, which makes the link itself and asks the agent itself.
-func withVPCIPVlan() wiring {
-	return wiring{
-		plugin: "vpcipvlan",
-		config: func(socket string) map[string]any {
-			return map[string]any{
-				"cniVersion": "1.0.0", "name": "kill", "type": "vpcipvlan", "eni": map[string]any{"deviceIndex": 1},
-				"ipam": map[string]any{"type": "vpcipam", "agentSocket": socket},
-			}
-		},
-	}
 }

@@ -5,10 +5,10 @@ package kill
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,12 +16,14 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/test/stage"
+	"github.com/multus-vpc/multus-vpc/test/worker"
 )
 
 // TestKilledAgentsAndIPAMPluginsLoseNothing runs on every kernel.
 func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 	campaign{
-		wiring: withVPCIPAM(),
+		wiring: stage.VPCIPAM(),
 		perWorker: map[round]int{
 			{beforeAssign, theAgent}:   13,
 			{lateAssign, theAgent}:     6,
@@ -47,7 +49,7 @@ func TestKilledAgentsAndIPAMPluginsLoseNothing(t *testing.T) {
 
 // campaign is a run with what it has to reach.
 type campaign struct {
-	wiring    wiring
+	wiring    stage.Wiring
 	perWorker map[round]int
 	batch     int // rounds between two audits
 	// What it must come to: processes killed, of these with a request in flight, and steps each of which was met.
@@ -58,7 +60,7 @@ type campaign struct {
 func (c campaign) run(t *testing.T) {
 	seed := seedOf(t)
 	t.Logf("MULTUS_VPC_SEED=%d", seed)
-	g := up(t, c.wiring, programs(t, c.wiring.plugin), seed)
+	g := up(t, c.wiring, os.Getenv("MULTUS_VPC_BIN"), seed)
 	links := g.links()
 	var counted tally
 	t.Cleanup(func() {
@@ -143,7 +145,7 @@ func (g *ground) report() {
 		g.t.Log(line)
 	}
 	for _, n := range g.nodes {
-		log, err := os.ReadFile(n.agent.logFile())
+		log, err := os.ReadFile(n.agent.LogFile())
 		if err != nil {
 			g.t.Log(err)
 			continue
@@ -166,20 +168,26 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// programs is the folder with the agent and the plugin, built here when MULTUS_VPC_BIN does not name one.
-func programs(t *testing.T, plugin string) string {
-	t.Helper()
-	if dir := os.Getenv("MULTUS_VPC_BIN"); dir != "" {
-		return dir
+// TestMain keeps the first thread as [stage] demands.
+func TestMain(m *testing.M) {
+	runtime.LockOSThread() // the main goroutine still runs on the first thread
+	os.Exit(run(m))
+}
+
+// run has the programs for the tests.
+func run(m *testing.M) int {
+	bin, remove, err := worker.Programs()
+	if err == nil {
+		err = os.Setenv("MULTUS_VPC_BIN", bin)
 	}
-	dir := t.TempDir()
-	for _, door := range []string{"agent", filepath.Join("plugins", plugin)} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+string(filepath.Separator), "./"+door)
-		cmd.Dir = filepath.Join("..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kill:", err)
+		return 1
 	}
-	return dir
+	code := m.Run()
+	if err := remove(); err != nil {
+		fmt.Fprintln(os.Stderr, "kill:", err)
+		return 1
+	}
+	return code
 }

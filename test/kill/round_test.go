@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
 const killSignal = syscall.SIGKILL
@@ -56,7 +58,7 @@ func (o *operations) done() <-chan struct{} {
 func (n *node) begin(o *operations, creations, removals int) {
 	n.end(o, removals, numEndings)
 	for range creations {
-		name := n.podName()
+		name := n.runtime.PodName()
 		o.wg.Go(func() { n.create(n.ground.ctx, name) })
 	}
 }
@@ -103,7 +105,7 @@ func (n *node) run(r round, c *tally) (kills int) {
 			kills++
 		}
 	}
-	n.ground.judge.look()
+	n.ground.judge.Look(n.ground.places()...)
 	n.thin(ctx)
 	return kills
 }
@@ -167,9 +169,9 @@ func after(d time.Duration) <-chan struct{} {
 // hit is one process that was killed, with what was going on.
 type hit struct {
 	victim   victim
-	ec2      bool    // an EC2 call was open
-	calls    []*call // in flight at the kill
-	shot     *call   // the plugin that was killed; nil for the agent
+	ec2      bool          // an EC2 call was open
+	calls    []*stage.Call // in flight at the kill
+	shot     *stage.Call   // the plugin that was killed; nil for the agent
 	nextLife *time.Time
 }
 
@@ -177,17 +179,17 @@ type hit struct {
 // plugin outlived the agent to ask the next one.
 func (h hit) count(r round, c *tally) bool {
 	if h.shot != nil {
-		<-h.shot.done
-		if h.shot.shot {
+		<-h.shot.Done
+		if h.shot.Shot {
 			c.add(r.victim, r.step, true)
 		}
-		return h.shot.shot
+		return h.shot.Shot
 	}
 	waiting := h.ec2
 	for _, x := range h.calls {
 		select {
-		case <-x.done:
-			waiting = waiting || x.ended.After(*h.nextLife)
+		case <-x.Done:
+			waiting = waiting || x.Ended.After(*h.nextLife)
 		default:
 			waiting = true
 		}
@@ -198,16 +200,16 @@ func (h hit) count(r round, c *tally) bool {
 
 // strike kills the victims at once.
 func (n *node) strike(r round, t *ambush) (hits []hit) {
-	open := n.calls.inFlight()
+	open := n.runtime.InFlight()
 	if r.victim != theAgent {
 		if c := t.prey(open); c != nil {
-			c.shoot()
+			c.Shoot()
 			hits = append(hits, hit{victim: r.victim, shot: c})
 		}
 	}
 	if r.victim != thePlugin {
 		ec2 := n.gate.inFlight() > 0
-		if n.agent.end(killSignal) {
+		if n.agent.End(killSignal) {
 			hits = append(hits, hit{victim: r.victim, ec2: ec2, calls: open, nextLife: &t.nextLife})
 		}
 	}
@@ -226,12 +228,12 @@ func (n *node) recover(ctx context.Context, r round, t *ambush) bool {
 	}
 	n.absence()
 	t.nextLife = time.Now()
-	if err := n.agent.start(); err != nil {
+	if err := n.agent.Start(); err != nil {
 		n.ground.fail("%s: %v", n.name, err)
 		return false
 	}
 	if late {
-		if _, err := n.agent.status(ctx); err != nil {
+		if _, err := n.agent.Status(ctx); err != nil {
 			n.ground.fail("%s: the agent does not come back: %v", n.name, err)
 			return false
 		}

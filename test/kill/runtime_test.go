@@ -6,41 +6,21 @@ package kill
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/netip"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/test/stage"
 )
 
-// sandbox is one life of a pod: a container ID and a network namespace.
-type sandbox struct {
-	pod  string // the pod's name, which outlives the sandbox
-	id   string
-	file string     // of the namespace, in its worker's folder
-	path string     // the same, as the tests see it
-	addr netip.Addr // what ADD returned; invalid before
-	gone bool       // the namespace is no more
-}
-
-// newSandbox makes a namespace for a pod, in the file of that name, or of the container ID.
-func (n *node) newSandbox(podName, file string) (*sandbox, error) {
-	s := &sandbox{pod: podName, id: fmt.Sprintf("%s-%d", podName, n.serial.Add(1)), file: file}
-	if file == "" {
-		s.file = s.id
+// exec runs the plugin for a sandbox, and tells who waits when an ADD has returned an address.
+func (n *node) exec(ctx context.Context, command string, s *stage.Sandbox) (*stage.Call, error) {
+	c, err := n.runtime.Exec(ctx, command, s, nil)
+	if err == nil && command == "ADD" {
+		select {
+		case n.answered <- struct{}{}:
+		default:
+		}
 	}
-	var err error
-	if s.path, err = n.place.create(s.file); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// cniNetns is what the runtime says in CNI_NETNS: nothing when it knows that the namespace is gone.
-func (n *node) cniNetns(s *sandbox) string {
-	if s.gone {
-		return ""
-	}
-	return n.place.inside(s.file)
+	return c, err
 }
 
 // create brings a pod up as a kubelet does: a failed ADD is followed by DEL and a new sandbox. It gives up when the
@@ -48,7 +28,7 @@ func (n *node) cniNetns(s *sandbox) string {
 func (n *node) create(ctx context.Context, podName string) {
 	const attempts = 3
 	for range attempts {
-		s, err := n.newSandbox(podName, "")
+		s, err := n.runtime.NewSandbox(podName, "")
 		if err != nil {
 			n.ground.fail("make a sandbox: %v", err)
 			return
@@ -61,7 +41,7 @@ func (n *node) create(ctx context.Context, podName string) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !errors.Is(err, errShot) {
+		if !errors.Is(err, stage.ErrShot) {
 			n.refused(err)
 		}
 		n.delete(ctx, s)
@@ -71,17 +51,17 @@ func (n *node) create(ctx context.Context, podName string) {
 }
 
 // adopt takes in what ADD returned: the address is the pod's from now on.
-func (n *node) adopt(s *sandbox, c *call) {
-	r, err := parseResult(c.stdout.Bytes())
+func (n *node) adopt(s *stage.Sandbox, c *stage.Call) {
+	r, err := stage.ParseResult(c.Stdout.Bytes())
 	if err != nil {
 		n.ground.fail("%v", err)
 		return
 	}
-	s.addr = r.Addr.Addr()
-	n.ground.judge.given(n, s, c.ended)
-	if n.wiring.attach != nil {
-		if err := n.wiring.attach(n.netns, s.path, r); err != nil {
-			n.ground.fail("attach %s: %v", s.id, err)
+	s.Addr = r.Addr.Addr()
+	n.ground.judge.Given(n.ground.ctx, stage.Carrier{Worker: n.name, Pod: s.Pod, ID: s.ID, ENI: n.eni}, n.dev, s.Addr, c.Ended)
+	if n.wiring.Attach != nil {
+		if err := n.wiring.Attach(n.netns, s.Path, r); err != nil {
+			n.ground.fail("attach %s: %v", s.ID, err)
 			return
 		}
 	}
@@ -105,11 +85,11 @@ const (
 )
 
 // remove ends a pod.
-func (n *node) remove(ctx context.Context, s *sandbox, how ending) {
+func (n *node) remove(ctx context.Context, s *stage.Sandbox, how ending) {
 	if how != delFirst && how < netnsLost || how == restarted {
 		n.detach(s)
 	}
-	n.ground.judge.returned(s)
+	n.ground.judge.Returned(s.Addr)
 	switch how {
 	case netnsLost:
 		n.removeNetns(s)
@@ -132,13 +112,13 @@ func (n *node) remove(ctx context.Context, s *sandbox, how ending) {
 	n.bareAfterDel(s)
 	n.removeNetns(s)
 	if how == restarted && ctx.Err() == nil {
-		n.create(ctx, s.pod)
+		n.create(ctx, s.Pod)
 	}
 }
 
 // remake puts another pod's namespace where the lost one was.
-func (n *node) remake(ctx context.Context, old *sandbox) {
-	s, err := n.newSandbox(n.podName(), old.file)
+func (n *node) remake(ctx context.Context, old *stage.Sandbox) {
+	s, err := n.runtime.NewSandbox(n.runtime.PodName(), old.File)
 	if err != nil {
 		n.ground.fail("make a namespace at the path of another: %v", err)
 		return
@@ -148,7 +128,7 @@ func (n *node) remake(ctx context.Context, old *sandbox) {
 		n.adopt(s, c)
 		return
 	}
-	if !errors.Is(err, errShot) && ctx.Err() == nil {
+	if !errors.Is(err, stage.ErrShot) && ctx.Err() == nil {
 		n.refused(err)
 	}
 	n.delete(ctx, s)
@@ -156,52 +136,51 @@ func (n *node) remake(ctx context.Context, old *sandbox) {
 }
 
 // delete runs DEL until it has succeeded. It must at the first time, unless it is killed.
-func (n *node) delete(ctx context.Context, s *sandbox) {
+func (n *node) delete(ctx context.Context, s *stage.Sandbox) {
 	for ctx.Err() == nil {
 		_, err := n.exec(ctx, "DEL", s)
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, errShot) && ctx.Err() == nil {
+		if !errors.Is(err, stage.ErrShot) && ctx.Err() == nil {
 			n.ground.fail("a DEL did not succeed: %v", err)
 			return
 		}
 	}
 }
 
-func (n *node) detach(s *sandbox) {
-	if n.wiring.detach == nil || s.gone {
+func (n *node) detach(s *stage.Sandbox) {
+	if n.wiring.Detach == nil || s.Gone {
 		return
 	}
-	if err := n.wiring.detach(s.path); err != nil {
-		n.ground.fail("detach %s: %v", s.id, err)
+	if err := n.wiring.Detach(s.Path); err != nil {
+		n.ground.fail("detach %s: %v", s.ID, err)
 	}
 }
 
-func (n *node) removeNetns(s *sandbox) {
-	s.gone = true
-	if err := n.place.remove(s.file); err != nil {
+func (n *node) removeNetns(s *stage.Sandbox) {
+	if err := n.runtime.RemoveNetns(s); err != nil {
 		n.ground.fail("%v", err)
 	}
 }
 
 // bareAfterDel demands that DEL left nothing of an interface in the namespace.
-func (n *node) bareAfterDel(s *sandbox) {
-	if s.gone {
+func (n *node) bareAfterDel(s *stage.Sandbox) {
+	if s.Gone {
 		return
 	}
-	look, err := pod.LookAt(s.path)
+	look, err := pod.LookAt(s.Path)
 	if err != nil {
 		n.ground.fail("%v", err)
 		return
 	}
 	if len(look.Links) != 1 || len(look.Addresses)+len(look.Routes)+len(look.Rules) > 0 {
-		n.ground.fail("%s after DEL: %+v, want lo alone", s.path, look)
+		n.ground.fail("%s after DEL: %+v, want lo alone", s.Path, look)
 	}
 }
 
 // takeLive picks a pod that runs, and takes it off the list: it is the caller's to end.
-func (n *node) takeLive() *sandbox {
+func (n *node) takeLive() *stage.Sandbox {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.live) == 0 {

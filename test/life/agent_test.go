@@ -4,6 +4,7 @@
 package life
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 )
 
 func TestDelWhileTheAgentIsAwayFreesOnce(t *testing.T) {
@@ -139,4 +142,82 @@ func TestLedgerOfAnotherInstanceIsSetAside(t *testing.T) {
 	if after := n.onENI("worker-1"); !slices.Equal(before, after) {
 		t.Errorf("worker-1 had %v, and now has %v", before, after)
 	}
+}
+
+// TestTwoAgentsOnOneSocket: each has a state directory of its own, as after a mistake in a manifest.
+func TestTwoAgentsOnOneSocket(t *testing.T) {
+	n := up(t, twoWorkers("m5.2xlarge", "early"), vpcipam)
+	n.start(brief(longCooldown))
+	addr := n.add(n.sandbox("web"))
+	code, said, err := n.RunAgent(n.ctx, brief(longCooldown), "--state-dir", filepath.Join(n.Dir, "other-state"))
+	n.must(err)
+	if want := "another agent listens on " + n.Socket(); code != 1 || !strings.Contains(said, want) {
+		t.Errorf("the second agent: exit status %d, %q; want 1 and %q", code, said, want)
+	}
+	if got := n.add(n.sandbox("next")); got == addr {
+		t.Errorf("both pods got %s", got)
+	}
+}
+
+// TestDamagedLedger: what the records said is found again in EC2 and in the namespaces, or is nobody's.
+func TestDamagedLedger(t *testing.T) {
+	for name, harm := range map[string]func(text []byte) []byte{
+		"tail cut off":     func(text []byte) []byte { return text[:len(text)-7] },
+		"zeros at the end": func(text []byte) []byte { return append(text, make([]byte, 4096)...) },
+		"header damaged":   func(text []byte) []byte { return append([]byte("x"), text[1:]...) },
+		"both headers damaged": func(text []byte) []byte {
+			lines := bytes.SplitAfter(text, []byte("\n"))
+			return append([]byte("what is this\n\n"), bytes.Join(lines[2:], nil)...)
+		},
+		"another file": func([]byte) []byte { return []byte("\x7fELF\n\x00\n") },
+		"empty":        func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := up(t, twoWorkers("m5.2xlarge", "early"), vpcipam)
+			n.start(brief(time.Second))
+			first := n.sandbox("web")
+			addr := n.add(first)
+			n.carry(first, addr) // what a namespace carries is held whatever the ledger says
+			n.Kill()
+			file := filepath.Join(n.StateDir(), "ledger")
+			text, err := os.ReadFile(file)
+			n.must(err)
+			n.must(os.WriteFile(file, harm(text), 0o600))
+			n.start(brief(time.Second))
+			for _, s := range []string{"a", "b", "c"} {
+				if got := n.add(n.sandbox(s)); got == addr {
+					t.Errorf("another pod got %s, which a namespace carries", got)
+				}
+			}
+			n.del(first)
+			n.must(first.Delete())
+			n.becomes(addr, "free")
+		})
+	}
+}
+
+// TestAgentWithoutTheFolderOfNamespaces: a manifest lacks the mount, and to the agent the folder is there and empty.
+func TestAgentWithoutTheFolderOfNamespaces(t *testing.T) {
+	n := up(t, twoWorkers("m5.2xlarge", "early"), vpcipam)
+	n.start(brief(time.Second))
+	one, two := n.sandbox("one"), n.sandbox("two")
+	first, second := n.add(one), n.add(two)
+	n.Kill()
+	n.must(n.Overmount("/run/netns", 4096))
+	n.start(brief(time.Second))
+	n.must(n.Await(n.ctx, func(s *agentapi.Status) string {
+		if !slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, "no network namespace in /run/netns") }) {
+			return fmt.Sprintf("the problem; there are %q", s.Problems)
+		}
+		return ""
+	}))
+	unseen := n.sandbox("three")
+	third := n.add(unseen)
+	n.is(first, held(one))
+	n.is(second, held(two))
+	n.del(one)
+	n.becomes(first, "free")
+	n.del(unseen)
+	n.becomes(third, "free")
+	n.is(second, held(two))
 }

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
 
@@ -79,6 +82,27 @@ func TestIPVlanAddressThatIsStillCarriedGoesOnCooling(t *testing.T) {
 	n.is(addr, cooling(s))
 
 	n.plugin = vpcipvlan
+	n.del(s)
+	n.becomes(addr, "free")
+}
+
+// A link that is unregistered takes its children along.
+func TestIPVlanChildrenGoWithTheirLink(t *testing.T) {
+	n := up(t, twoWorkers("m5.2xlarge", "early"), vpcipvlan)
+	n.start(brief(time.Second))
+	s := n.sandbox("web")
+	addr := n.add(s)
+	n.withMaster(func(h *netlink.Handle, l netlink.Link) error { return h.LinkDel(l) })
+	n.must(n.Await(n.ctx, n.states(map[string]string{s.id: "lost"})))
+	look, err := pod.LookAt(s.Netns)
+	n.must(err)
+	if slices.ContainsFunc(look.Links, func(l string) bool { return strings.HasPrefix(l, ifName+" ") }) {
+		t.Errorf("the pod still has %q: nothing was lost", look.Links)
+	}
+	refused, err := n.call(n.Worker, "ADD", n.sandbox("next"), "").Refusal()
+	if n.must(err); refused.Code != agentapi.CodeTryAgainLater || !strings.Contains(refused.Msg, "has no link") {
+		t.Errorf("ADD of another pod: %+v", refused)
+	}
 	n.del(s)
 	n.becomes(addr, "free")
 }

@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab"
@@ -170,12 +173,15 @@ func (n *node) sandboxAt(netnsName, id, name string) *sandbox {
 
 const ifName = "net1"
 
+// byIndex is a configuration for vpcipam that chooses the ENI by its device index.
+const byIndex = `{"cniVersion": "1.1.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}}`
+
 // call runs the plugin with a configuration in the words of a NetworkAttachmentDefinition.
 func (n *node) call(w *worker.Worker, command string, s *sandbox, extra string) worker.Answer {
 	n.t.Helper()
 	a, err := w.CNI(n.ctx, worker.Call{
 		Plugin: n.plugin, Command: command, ContainerID: s.id, Netns: s.Netns, IfName: ifName, Pod: s.name,
-		Config: []byte(`{"cniVersion": "1.1.0", "name": "n6", "type": "vpcipvlan", "eni": {"deviceIndex": 1}, "ipam": {"type": "vpcipam"}` + extra + `}`),
+		Config: []byte(strings.TrimSuffix(byIndex, "}") + extra + "}"),
 	})
 	n.must(err)
 	return a
@@ -208,6 +214,16 @@ func (n *node) del(s *sandbox) {
 	if err := n.call(n.Worker, "DEL", s, "").Err(); err != nil {
 		n.t.Fatalf("DEL of %s: %v", s.name, err)
 	}
+}
+
+// carry puts the address on an interface of the sandbox, as a plugin does that makes one.
+func (n *node) carry(s *sandbox, addr netip.Addr) {
+	n.t.Helper()
+	n.must(inNetns(s.Netns, func(h *netlink.Handle) error {
+		l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: ifName}, PeerName: "peer"}
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}
+		return errors.Join(h.LinkAdd(l), h.AddrAdd(l, a), h.LinkSetUp(l))
+	}))
 }
 
 // state is what the agent says of an address: "held id/net1", "free", …, or "none".

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -79,14 +80,15 @@ func (g *ground) add(t *testing.T, worker string, p *pod.Pod, ifName string, cha
 	if i.list, err = libcni.ConfListFromBytes(text); err != nil {
 		t.Fatal(err)
 	}
-	i.cni = libcni.NewCNIConfigWithCacheDir([]string{i.node.bin, i.node.peers}, filepath.Join(i.node.Dir, "cni"), nil)
+	i.cni = libcni.NewCNIConfigWithCacheDir([]string{i.node.bin, i.node.peers}, filepath.Join(i.node.Dir, "cni"),
+		&invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: t.Output()}})
 	i.about = &libcni.RuntimeConf{ContainerID: p.Name, NetNS: p.Netns, IfName: ifName, Args: [][2]string{
 		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", p.Name}, {"K8S_POD_UID", p.Name},
 	}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
-		if delErr := i.node.Do(func() error { return i.cni.DelNetworkList(ctx, i.list, i.about) }); delErr != nil {
+		if delErr := i.del(ctx); delErr != nil {
 			t.Errorf("DEL of %s in %s on %s: %v", ifName, p.Name, worker, delErr)
 		}
 	})
@@ -108,6 +110,11 @@ func (g *ground) add(t *testing.T, worker string, p *pod.Pod, ifName string, cha
 		i.addrs = append(i.addrs, addr.Unmap())
 	}
 	return i
+}
+
+// del runs the chain's DEL, which may be repeated.
+func (i nic) del(ctx context.Context) error {
+	return i.node.Do(func() error { return i.cni.DelNetworkList(ctx, i.list, i.about) })
 }
 
 // check runs the chain's CHECK.

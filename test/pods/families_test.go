@@ -6,12 +6,16 @@
 package pods
 
 import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/vishvananda/netlink"
-
+	"github.com/multus-vpc/multus-vpc/internal/lab/netns"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
 
@@ -109,8 +113,8 @@ func TestPodsOfEveryFamilyAndSourceReachOneAnother(t *testing.T) {
 	}
 }
 
-// undoubted demands that duplicate address detection neither keeps an address of the pod from being used nor has found
-// it to be somebody else's.
+// undoubted demands that duplicate address detection neither keeps an address of the pod's net1 from being used nor has
+// found it to be somebody else's. The kernel marks the link-local address for a moment even without it.
 func undoubted(t *testing.T, p *pod.Pod) {
 	t.Helper()
 	h, err := pod.Handle(p.Netns)
@@ -118,13 +122,29 @@ func undoubted(t *testing.T, p *pod.Pod) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	addrs, err := h.AddrList(nil, netlink.FAMILY_V6)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
-			t.Errorf("%s: %s has flags %#x: tentative, or found to be somebody else's", p.Name, a.IPNet, a.Flags)
+	doubts := func(flags int, which func(net.IP) bool) error {
+		addrs, listErr := h.AddrList(nil, netlink.FAMILY_V6)
+		for _, a := range addrs {
+			if a.Flags&flags != 0 && which(a.IP) {
+				return fmt.Errorf("%s: %s has flags %#x: tentative, or found to be somebody else's", p.Name, a.IPNet, a.Flags)
+			}
 		}
+		return listErr
+	}
+	if err := doubts(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED, net.IP.IsGlobalUnicast); err != nil {
+		t.Error(err)
+	}
+	await(t, "the link-local address is usable", func() error { return doubts(unix.IFA_F_TENTATIVE, net.IP.IsLinkLocalUnicast) })
+	if err := doubts(unix.IFA_F_DADFAILED, net.IP.IsLinkLocalUnicast); err != nil {
+		t.Error(err)
+	}
+	if err := netns.Do(p.Netns, func() error {
+		value, readErr := os.ReadFile("/proc/sys/net/ipv6/conf/net1/accept_dad")
+		if readErr == nil && strings.TrimSpace(string(value)) != "0" {
+			readErr = fmt.Errorf("accept_dad is %s", value)
+		}
+		return readErr
+	}); err != nil {
+		t.Errorf("%s: %v", p.Name, err)
 	}
 }

@@ -36,6 +36,16 @@ func (e endpoint) serveEcho(t *testing.T) {
 	cleanUp(t, packets.Close)
 }
 
+// reachFrom demands that a ping from the endpoint's address is answered.
+func reachFrom(t *testing.T, from endpoint, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := pod.PingFrom(ctx, from.pod.Netns, from.addr, to); err != nil {
+		t.Errorf("from %s of %s: %v", from.addr, from.pod.Name, err)
+	}
+}
+
 // tcp demands that a connection from e to another endpoint carries data within a time.
 func (e endpoint) tcp(t *testing.T, within time.Duration, to netip.Addr) {
 	t.Helper()
@@ -131,50 +141,4 @@ func (n *node) settled(t *testing.T, eniID string) error {
 		return nil
 	}
 	return fmt.Errorf("%s is not in the status", eniID)
-}
-
-// TestRepliesLeaveByTheirInterface reaches a pod by each of its interfaces, from the other worker and from a sibling on
-// one of its ENIs. The VPC drops what leaves by an ENI that does not hold the source.
-func TestRepliesLeaveByTheirInterface(t *testing.T) {
-	g := up(t)
-	p := g.newPod(t)
-	interfaces := map[string]endpoint{}
-	for _, i := range []struct {
-		name        string
-		deviceIndex int
-	}{
-		{"eth0", 2}, // has the default route
-		{"net1", 1},
-		{"net2", 3}, // in the subnet of net1
-	} {
-		e := g.attachTo(t, "worker-1", p, i.name, i.deviceIndex, nil)
-		e.serveEcho(t)
-		interfaces[i.name] = e
-	}
-	callers := map[string]endpoint{
-		"the other worker, subnet 1":         g.attach(t, "worker-2", 1),
-		"the other worker, subnet 2":         g.attach(t, "worker-2", 2),
-		"a sibling on the ENI of net1":       g.attach(t, "worker-1", 1),
-		"a sibling on the ENI of net2":       g.attachTo(t, "worker-1", g.newPod(t), "net1", 3, object{"routes": []any{object{"dst": vpcCIDR}}}),
-		"another pod's ENI in eth0's subnet": g.attach(t, "worker-1", 2),
-	}
-	drops, err := g.lab.Fabric.Drops()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range callers {
-		for ifName, e := range interfaces {
-			t.Run(fmt.Sprintf("from %s to %s", name, ifName), func(t *testing.T) {
-				reach(t, atOnce, c.pod, e.addr)
-				c.tcp(t, atOnce, e.addr)
-			})
-		}
-	}
-	after, err := g.lab.Fabric.Drops()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if after != drops {
-		t.Errorf("the VPC dropped packets with the source of another ENI: %+v before, %+v after", drops, after)
-	}
 }

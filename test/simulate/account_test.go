@@ -32,16 +32,23 @@ func lags() vpc.Propagation {
 }
 
 // weather is the account's endpoint: a round trip, and one token bucket per action for the whole fleet. The size for reads
-// is what EC2 documents for those with a filter. unverified: the sizes for writes, and that of AssignPrivateIpAddresses.
+// is what EC2 documents for those with a filter or pages. unverified: the sizes for reads without either, for writes, and
+// that of AssignPrivateIpAddresses. Of replies the share lost does not arrive, though the request took effect.
 // https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
-func weather() front.Weather {
-	return front.Weather{
+func weather(lost float64) front.Weather {
+	w := front.Weather{
 		Latency: 80 * time.Millisecond,
 		Throttle: front.Throttle{
 			Default: front.Classes{Read: front.NewBucket(100, 20), Write: front.NewBucket(50, 5)},
-			Actions: map[string]front.Bucket{actionAssign: *front.NewBucket(100, 5)},
+			Actions: map[string]front.Bucket{
+				actionAssign: *front.NewBucket(100, 5), actionTypes: *front.NewBucket(50, 10), actionSubnets: *front.NewBucket(50, 10),
+			},
 		},
 	}
+	if lost > 0 {
+		w.Faults = []front.Fault{{Probability: lost, Kind: front.LostReply}}
+	}
+	return w
 }
 
 // account is one account's EC2 in one Region, with the weather that all workers share.
@@ -54,7 +61,7 @@ type account struct {
 
 // newAccount makes an empty account. Direct calls meet the same weather and the same rules as those of the real client,
 // at a hundredth of the cost.
-func newAccount(direct bool) (*account, error) {
+func newAccount(direct bool, lost float64) (*account, error) {
 	a := &account{cloud: vpc.New(vpc.Config{Region: region, Propagation: lags(), Seed: 1}), direct: direct}
 	a.owners = owners{cloud: a.cloud, of: map[eni.SubnetID]map[netip.Addr]eni.ID{}, shown: map[string][]netip.Addr{}}
 	api := ec2api.Handler(a.cloud, time.Now)
@@ -62,7 +69,7 @@ func newAccount(direct bool) (*account, error) {
 		api = http.HandlerFunc(serveDirect)
 	}
 	var err error
-	a.front, err = front.New(front.Config{API: api, Actions: ec2api.Actions(), Weather: weather()})
+	a.front, err = front.New(front.Config{API: api, Actions: ec2api.Actions(), Weather: weather(lost)})
 	return a, err
 }
 

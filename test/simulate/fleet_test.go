@@ -35,8 +35,9 @@ type plan struct {
 	// perWorker is how many addresses each worker has in the end, and full the percentage of the reservation that all of
 	// them then take.
 	perWorker, full int
-	tagged          bool // the reservation invites the pools; else the first pod does
-	direct          bool // see newAccount
+	tagged          bool    // the reservation invites the pools; else the first pod does
+	direct          bool    // see newAccount
+	lost            float64 // share of the replies that do not arrive
 }
 
 // fleet is workers in one account, each with a pool ENI beside its primary one.
@@ -59,7 +60,7 @@ type worker struct {
 
 // newFleet builds the account's VPCs and workers. No agent runs yet.
 func newFleet(p plan) (*fleet, error) {
-	a, err := newAccount(p.direct)
+	a, err := newAccount(p.direct, p.lost)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +159,7 @@ func (w *worker) furnish(enis []vpc.ENI) {
 		index := e.Attachment.DeviceIndex
 		links = append(links, attachment.Link{Name: fmt.Sprintf("eth%d", index), Index: 2 + index, MTU: 9001, MAC: eni.ParseMAC(e.MAC), Up: true})
 	}
-	w.kernel = newKernel(links)
+	w.kernel = newKernel(links, w.poke)
 }
 
 // start runs the agents of these workers, all at once.
@@ -177,7 +178,6 @@ func (f *fleet) start(workers []*worker) {
 		cfg.BootID = "boot-1"
 		booted := time.Now()
 		cfg.Uptime = func() time.Duration { return time.Since(booted) + time.Minute }
-		cfg.Refill = func(time.Duration) { w.poke() }
 		ports := pool.Ports{Host: w.kernel, Namespaces: namespaces{w.kernel}, Ledger: w.kernel, Tombstones: tombstones{}}
 		ports.EC2, ports.Metadata = f.account.clients(w)
 		w.Node = pool.New(cfg, w.instance, ports, nil, false)

@@ -14,7 +14,8 @@ import (
 
 // kernel is a worker's host: its links, the network namespaces of its pods, its disk. Pods come and stay.
 type kernel struct {
-	links []attachment.Link
+	links    []attachment.Link
+	recorded func() // the ledger was written to
 
 	mu     sync.Mutex
 	cookie uint64
@@ -27,8 +28,8 @@ type namespace struct {
 	addrs []netip.Addr
 }
 
-func newKernel(links []attachment.Link) *kernel {
-	return &kernel{links: links, netns: map[string]*namespace{}, ledger: map[string]string{}}
+func newKernel(links []attachment.Link, recorded func()) *kernel {
+	return &kernel{links: links, recorded: recorded, netns: map[string]*namespace{}, ledger: map[string]string{}}
 }
 
 // sandbox makes a network namespace.
@@ -117,6 +118,7 @@ func (k *kernel) Put(records ...pool.Record) error {
 			k.ledger[r.Key] = string(r.Value)
 		}
 	}
+	k.recorded() // whatever becomes stock is recorded
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 var (
 	flagWorkers = flag.String("simulate.workers", "", "fleet `sizes` to simulate, separated by commas")
 	flagFull    = flag.String("simulate.full", "50,90,99", "`percentages` of the reservation that are taken in the end")
-	flagStages  = flag.String("simulate.scenarios", "start-up,first-pod,top-up,scale-out,steady", "`scenarios` to simulate")
+	flagStages  = flag.String("simulate.scenarios", "start-up,lost-replies,first-pod,top-up,scale-out,steady", "`scenarios` to simulate")
 	flagOutput  = flag.String("simulate.o", "table", "output `format`: table or json")
 )
 

@@ -34,6 +34,7 @@ type stage struct {
 // stages lists what can be simulated. Each runs in a synctest bubble of its own.
 var stages = []stage{
 	{"start-up", "all agents start at once into a reservation that is tagged for pools", startUp},
+	{"lost-replies", "start-up while one reply of EC2 in fifty is lost", lostReplies},
 	{"first-pod", "all agents start at once, each with its first pod", firstPod},
 	{"top-up", "each worker of a running fleet gets 12 pods within a minute", topUp},
 	{"scale-out", "a tenth more workers join a running fleet at once; figures per worker that joins", scaleOut},
@@ -49,6 +50,18 @@ func stageOf(name string) (stage, error) {
 
 func startUp(size, full int, direct bool) (result, error) {
 	f, err := newFleet(plan{workers: size, instanceType: "m5.2xlarge", perWorker: firstStock, full: full, tagged: true, direct: direct})
+	if err != nil {
+		return result{}, err
+	}
+	defer f.end()
+	m := f.measure(f.workers)
+	f.start(f.workers)
+	return m.until(firstStock)
+}
+
+func lostReplies(size, full int, direct bool) (result, error) {
+	const share = 0.02
+	f, err := newFleet(plan{workers: size, instanceType: "m5.2xlarge", perWorker: firstStock, full: full, tagged: true, direct: direct, lost: share})
 	if err != nil {
 		return result{}, err
 	}

@@ -43,7 +43,7 @@ func (w *Worker) Start(config string) error {
 		return err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := w.place.do(cmd.Start); err != nil {
+	if err := w.agents().do(cmd.Start); err != nil {
 		return errors.Join(fmt.Errorf("start the agent of %s: %w", w.Name, err), log.Close())
 	}
 	p := &process{cmd: cmd, log: log, ended: make(chan struct{})}
@@ -60,13 +60,14 @@ func (w *Worker) agentCommand(config string) (*exec.Cmd, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(w.bin, "agent"),
+	cmd := exec.Command(filepath.Join(w.agentBin, "agent"),
 		"--socket", w.Socket(), "--state-dir", w.StateDir(), "--config", file, "--metrics-address", "")
 	cmd.Dir = w.Dir
 	cmd.Env = append(w.env(),
 		"AWS_REGION="+w.region,
 		"AWS_ENDPOINT_URL_EC2=http://"+lab.EC2InWorker.String(),
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://"+lab.IMDSInWorker.String())
+	cmd.Env = append(cmd.Env, w.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd, nil
 }
@@ -75,16 +76,17 @@ func (w *Worker) env() []string {
 	return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + w.Dir, "TMPDIR=" + w.Dir}
 }
 
-// RunAgent runs one more agent with the same socket and state until it ends by itself, and returns what it said. The
+// RunAgent runs one more agent with the same socket and state, unless flags say otherwise, until it ends by itself, and returns what it said. The
 // error is that it did not end before ctx did.
-func (w *Worker) RunAgent(ctx context.Context, config string) (code int, stderr string, err error) {
+func (w *Worker) RunAgent(ctx context.Context, config string, flags ...string) (code int, stderr string, err error) {
 	cmd, err := w.agentCommand(config)
 	if err != nil {
 		return 0, "", err
 	}
+	cmd.Args = append(cmd.Args, flags...)
 	var out bytes.Buffer
 	cmd.Stderr = &out
-	if err = w.place.do(cmd.Start); err != nil {
+	if err = w.agents().do(cmd.Start); err != nil {
 		return 0, "", err
 	}
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })() // fails only when it has ended

@@ -5,6 +5,7 @@ package worker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,11 +19,13 @@ import (
 // Call is one call of a CNI plugin.
 type Call struct {
 	Plugin      string // vpcipam or vpcipvlan
+	Bin         string // folder of the plugin; empty means the worker's
 	Command     string // CNI_COMMAND
 	ContainerID string
 	Netns       string // path; empty when the runtime knows that it is gone
 	IfName      string
 	Pod         string // name of the Kubernetes pod; empty outside Kubernetes
+	UID         string // of the Kubernetes pod; default: its name
 	Config      []byte // standard input
 }
 
@@ -42,7 +45,7 @@ type Refusal struct {
 
 // CNI executes the plugin as a runtime on the worker does. The error is that it could not be run to its end.
 func (w *Worker) CNI(ctx context.Context, c Call) (Answer, error) {
-	cmd := exec.Command(filepath.Join(w.bin, c.Plugin))
+	cmd := exec.Command(filepath.Join(cmp.Or(c.Bin, w.bin), c.Plugin))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Config), &stdout, &stderr
 	cmd.Dir = w.Dir
@@ -50,7 +53,7 @@ func (w *Worker) CNI(ctx context.Context, c Call) (Answer, error) {
 		"CNI_COMMAND="+c.Command, "CNI_CONTAINERID="+c.ContainerID, "CNI_NETNS="+c.Netns, "CNI_IFNAME="+c.IfName)
 	if c.Pod != "" {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s;K8S_POD_INFRA_CONTAINER_ID=%s",
-			c.Pod, c.Pod, c.ContainerID))
+			c.Pod, cmp.Or(c.UID, c.Pod), c.ContainerID))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := w.place.do(cmd.Start); err != nil {

@@ -48,6 +48,29 @@ func setns(path string) error {
 	return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 }
 
+// overmount has the processes that are started from here see an empty file system at dir, of at most so many bytes. It
+// goes with the last of them.
+func (p *place) overmount(dir string, size int) error {
+	return p.do(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare the mount namespace: %w", err)
+		}
+		// What others mount later, the namespaces of pods above all, is to be seen here, and not the other way round.
+		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("make / a slave: %w", err)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
+		return nil
+	})
+}
+
+// resize changes the size of what overmount has mounted.
+func (p *place) resize(dir string, size int) error {
+	return p.do(func() error { return unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", size)) })
+}
+
 // do runs f in the place, after what others run there.
 func (p *place) do(f func() error) error {
 	done := make(chan error, 1)

@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Package worker runs the real agent and the real plugins on a worker of the lab, the way a DaemonSet and a container
-// runtime run them. Tests of whole nodes use it (test/errors, test/life). A [Worker] keeps all that its processes may
+// runtime run them. Tests of whole nodes use it (test/errors, test/life, test/sticky). A [Worker] keeps all that its processes may
 // write below one folder, and its processes end with it, however the test ends. What is right is for the tests to say.
 package worker
 
@@ -44,17 +44,21 @@ type Worker struct {
 	Netns string // path
 	// Dir holds the agent's socket, state and log, and is HOME and the working folder of all processes.
 	Dir string
+	// Env is added to the environment of the agents that are started from now on.
+	Env []string
 
-	bin    string
-	region string
-	place  *place
-	agent  *process
+	bin      string
+	agentBin string // of agents
+	region   string
+	place    *place
+	cell     *place // where agents come from instead, once something is mounted for them alone
+	agent    *process
 }
 
 // New makes the worker's folder, and the thread that its processes come from. Nothing runs yet. The caller closes it,
 // before the lab.
 func New(l *lab.Running, name, bin string) (w *Worker, err error) {
-	w = &Worker{Name: name, Netns: l.Netns[name], bin: bin, region: l.Cloud.Region()}
+	w = &Worker{Name: name, Netns: l.Netns[name], bin: bin, agentBin: bin, region: l.Cloud.Region()}
 	// Not below the test's own folder: a socket's path has 107 bytes at most (unix(7)).
 	if w.Dir, err = os.MkdirTemp("", "multus-vpc-"+name+"-"); err != nil {
 		return nil, err
@@ -76,6 +80,9 @@ func New(l *lab.Running, name, bin string) (w *Worker, err error) {
 // Close ends the agent if there is one, and removes the worker's folder.
 func (w *Worker) Close() error {
 	w.Kill()
+	if w.cell != nil {
+		w.cell.leave()
+	}
 	w.place.leave()
 	return os.RemoveAll(w.Dir)
 }
@@ -85,6 +92,32 @@ func (w *Worker) Socket() string { return filepath.Join(w.Dir, "run", "agent", "
 
 // StateDir is where the agent keeps its ledger.
 func (w *Worker) StateDir() string { return filepath.Join(w.Dir, "state") }
+
+// Overmount has the agents that are started from now on see an empty file system of so many bytes at dir, in a mount
+// namespace of their own. It is one dir at most.
+func (w *Worker) Overmount(dir string, size int) (err error) {
+	if err = os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if w.cell, err = enter(w.Netns); err != nil {
+		return err
+	}
+	return w.cell.overmount(dir, size)
+}
+
+// Resize changes the size of what [Worker.Overmount] mounted.
+func (w *Worker) Resize(dir string, size int) error { return w.cell.resize(dir, size) }
+
+// Use has agents be started from another folder of programs.
+func (w *Worker) Use(bin string) { w.agentBin = bin }
+
+// agents is where agents are started.
+func (w *Worker) agents() *place {
+	if w.cell != nil {
+		return w.cell
+	}
+	return w.place
+}
 
 // Tombstones are the notes that plugins left for the agent.
 func (w *Worker) Tombstones() ([]string, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -27,7 +28,7 @@ func (f *Fabric) addLinks(ctx context.Context, ends []string, want state) error 
 	if len(ends) == 0 {
 		return nil
 	}
-	if err := each(ctx, ends, func(end string) error { return f.makePair(end, want.enis[end]) }); err != nil {
+	if err := each(ctx, ends, func(end string) error { return f.makePair(ctx, end, want.enis[end]) }); err != nil {
 		return err
 	}
 	// proxy_delay holds an answer back by up to 0.8 s, at random. New namespaces have no neigh/default.
@@ -56,7 +57,7 @@ func (f *Fabric) addLinks(ctx context.Context, ends []string, want state) error 
 }
 
 // makePair makes both ends of an ENI in their namespaces in one step, down.
-func (f *Fabric) makePair(end string, e ENI) error {
+func (f *Fabric) makePair(ctx context.Context, end string, e ENI) error {
 	mac, err := net.ParseMAC(e.MAC)
 	if err != nil {
 		return fmt.Errorf("ENI %s: %w", e.ID, err)
@@ -68,11 +69,33 @@ func (f *Fabric) makePair(end string, e ENI) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = end, mtu
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: e.linkName(), PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(worker)}
-	err = f.vpc.LinkAdd(pair)
+	err = f.addPair(ctx, pair)
 	if err = errors.Join(err, worker.Close()); err != nil {
 		return fmt.Errorf("attach ENI %s to %s as %s: %w", e.ID, e.Worker, e.linkName(), err)
 	}
 	return nil
+}
+
+// moduleTimeout is how long another lab may take to load the veth module.
+const moduleTimeout = 5 * time.Second
+
+// addPair waits for the veth module while somebody else loads it: the kernel loads it on demand, and answers "not
+// supported" to whoever asks in the middle, as the second of two labs does that come up at once on a fresh machine.
+func (f *Fabric) addPair(ctx context.Context, pair *netlink.Veth) error {
+	const pause = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, moduleTimeout)
+	defer cancel()
+	for {
+		err := f.vpc.LinkAdd(pair)
+		if !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // openEnd gives the fabric end its router addresses and sets it up. The IPv4 gateway is on lo as well; here it makes the

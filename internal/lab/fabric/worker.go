@@ -26,9 +26,15 @@ func workerSysctls() map[string]string {
 		"ipv4/conf/all/rp_filter":      "2",
 		"ipv4/conf/default/rp_filter":  "2",
 		"ipv4/conf/all/send_redirects": "0",
-		"ipv6/conf/default/accept_ra":  "0",
 		"ipv6/conf/default/accept_dad": "0",
 	}
+}
+
+// networkdSysctls are what systemd-networkd sets on a link that it manages, as it listens to router advertisements by
+// itself. A late link is not managed and has the kernel's default, which is to believe them.
+// https://www.freedesktop.org/software/systemd/man/latest/systemd.network.html#IPv6AcceptRA=
+func networkdSysctls(link string) map[string]string {
+	return map[string]string{"ipv6/conf/" + link + "/accept_ra": "0"}
 }
 
 // addWorkers makes the namespaces of workers that have none.
@@ -107,6 +113,9 @@ func (f *Fabric) configureHost(e ENI, s Subnet) error {
 	link, err := h.LinkByName(e.linkName())
 	if err != nil {
 		return fmt.Errorf("find %s on %s: %w", e.linkName(), e.Worker, err)
+	}
+	if err := netns.Do(f.Netns(e.Worker), func() error { return writeSysctls(networkdSysctls(e.linkName())) }); err != nil {
+		return fmt.Errorf("configure %s on %s: %w", e.linkName(), e.Worker, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s on %s up: %w", e.linkName(), e.Worker, err)

@@ -102,16 +102,16 @@ func applyNetwork(t *testing.T, c *kubernetes.Cluster, programs string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Apply(t.Context(), append(definitions, aNetwork...)); err != nil {
+	if err = c.Apply(t.Context(), append(definitions, aNetwork...)); err != nil {
 		t.Fatal(err)
 	}
 	var got object
 	const at = "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/user-plane"
-	if err := c.Do(t.Context(), http.MethodGet, at, nil, &got); err != nil || !strings.Contains(got.Spec.Config, "vpcipvlan") {
+	if err = c.Do(t.Context(), http.MethodGet, at, nil, &got); err != nil || !strings.Contains(got.Spec.Config, "vpcipvlan") {
 		t.Errorf("read the network: %+v, %v", got, err)
 	}
 	for _, list := range []string{"ippools", "overlappingrangeipreservations"} {
-		if err := c.Do(t.Context(), http.MethodGet, "/apis/whereabouts.cni.cncf.io/v1alpha1/"+list, nil, nil); err != nil {
+		if err = c.Do(t.Context(), http.MethodGet, "/apis/whereabouts.cni.cncf.io/v1alpha1/"+list, nil, nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -150,12 +150,12 @@ func reachFromNetns(t *testing.T, c *kubernetes.Cluster) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := p.Delete(); err != nil {
-			t.Error(err)
+		if removeErr := p.Delete(); removeErr != nil {
+			t.Error(removeErr)
 		}
 	})
 	ask := func() error { return askFrom(t, c, p.Netns) }
-	if err := ask(); !errors.Is(err, syscall.ECONNREFUSED) {
+	if err = ask(); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("without forwarding: %v, want %v", err, syscall.ECONNREFUSED)
 	}
 	f, err := c.Forward(t.Context(), p.Netns)

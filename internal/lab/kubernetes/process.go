@@ -86,17 +86,17 @@ type reserved int
 func (r reserved) release() error { return unix.Close(int(r)) }
 
 // reserve takes a free port of the loopback address until the cluster is closed.
-func (c *Cluster) reserve() (_ netip.AddrPort, err error) {
+func (c *Cluster) reserve() (netip.AddrPort, error) {
 	loopback := [4]byte{127, 0, 0, 1}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("reserve a port: %w", err)
 	}
 	c.ports = append(c.ports, reserved(fd))
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("reserve a port: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
+	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("reserve a port: %w", err)
 	}
 	bound, err := unix.Getsockname(fd)

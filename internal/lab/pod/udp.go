@@ -66,25 +66,12 @@ func ExchangePackets(ctx context.Context, netnsPath string, to netip.AddrPort) (
 		return 0, fmt.Errorf("send to %s: %w", to, err)
 	}
 	defer conn.Close()
-	buf := make([]byte, 1500)
-	for sent := byte(0); ctx.Err() == nil; sent++ {
-		start := time.Now()
-		_, last := conn.Write([]byte{sent})
-		for last == nil {
-			deadline := start.Add(pingInterval)
-			if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
-				deadline = end
-			}
-			if err := conn.SetReadDeadline(deadline); err != nil {
-				return 0, err
-			}
-			var n int
-			if n, last = conn.Read(buf); last == nil && n == 1 && buf[0] == sent {
-				return time.Since(start), nil
-			}
+	for mark := byte(0); ctx.Err() == nil; mark++ {
+		var rtt time.Duration
+		if rtt, err = exchangePacket(conn, mark); err == nil {
+			return rtt, nil
 		}
-		err = last
-		if isTimeout(last) {
+		if isTimeout(err) {
 			continue
 		}
 		select { // refused or unreachable, at once
@@ -93,4 +80,25 @@ func ExchangePackets(ctx context.Context, netnsPath string, to netip.AddrPort) (
 		}
 	}
 	return 0, fmt.Errorf("send to %s: %w: %w", to, ErrNoReply, err)
+}
+
+// exchangePacket sends a packet and waits for it to come back, for an interval.
+func exchangePacket(conn net.Conn, mark byte) (time.Duration, error) {
+	sent := time.Now()
+	if err := conn.SetDeadline(sent.Add(pingInterval)); err != nil {
+		return 0, err
+	}
+	if _, err := conn.Write([]byte{mark}); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return 0, err
+		}
+		if n == 1 && buf[0] == mark { // and no earlier one that is late
+			return time.Since(sent), nil
+		}
+	}
 }

@@ -5,11 +5,14 @@ package ipam
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
+	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
@@ -53,6 +56,9 @@ func ReadResult(raw json.RawMessage, version string) (Result, error) {
 
 // ResultOf takes over what the library has read.
 func ResultOf(versioned types.Result) (r Result, err error) {
+	if err = whole(versioned); err != nil {
+		return r, err
+	}
 	from, err := types100.NewResultFromResult(versioned)
 	if err != nil {
 		return r, err
@@ -78,6 +84,21 @@ func ResultOf(versioned types.Result) (r Result, err error) {
 	}
 	r.DNS = from.DNS
 	return r, nil
+}
+
+// whole refuses what the library reads, and does not expect afterwards: null in a list.
+func whole(versioned types.Result) error {
+	broken := false
+	switch r := versioned.(type) {
+	case *types100.Result:
+		broken = slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil) || slices.Contains(r.Routes, nil)
+	case *types040.Result:
+		broken = slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil) || slices.Contains(r.Routes, nil)
+	}
+	if broken {
+		return errors.New("result has null in a list of interfaces, addresses or routes")
+	}
+	return nil
 }
 
 func prefix(n net.IPNet) (netip.Prefix, error) {

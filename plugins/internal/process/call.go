@@ -58,6 +58,7 @@ func (c *Call) configure(stdin io.Reader) (err error) {
 	if c.Config, err = netconf.Open(c.Stdin); err != nil {
 		return types.NewError(types.ErrDecodingFailure, err.Error(), "")
 	}
+	c.opened = true
 	switch name, ok := c.Config.Name(); {
 	case !ok:
 		return types.NewError(types.ErrDecodingFailure, "network configuration: name is not a string", "")
@@ -75,13 +76,13 @@ func checkNames(c Call) error {
 	const longest = 15
 	switch {
 	case !isName(c.ContainerID):
-		return invalidEnv(c.ContainerID, "invalid characters in containerID")
+		return invalidEnv(c.ContainerID, "CNI_CONTAINERID: invalid characters in containerID")
 	case len(c.IfName) > longest:
-		return invalidEnv(fmt.Sprintf("interface name should be less than %d characters", longest+1), "interface name is too long")
+		return invalidEnv(fmt.Sprintf("interface name should be less than %d characters", longest+1), "CNI_IFNAME: interface name is too long")
 	case c.IfName == "." || c.IfName == "..":
-		return invalidEnv("", "interface name is . or ..")
+		return invalidEnv("", "CNI_IFNAME: interface name is . or ..")
 	case strings.ContainsFunc(c.IfName, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
-		return invalidEnv("", "interface name contains / or : or whitespace characters")
+		return invalidEnv("", "CNI_IFNAME: interface name contains / or : or whitespace characters")
 	}
 	return nil
 }

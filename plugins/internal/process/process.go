@@ -4,7 +4,9 @@
 // Package process is the frame of a CNI plugin: it reads the call out of environment and standard input, refuses what the
 // specification refuses, and prints errors. It does what the specification's own frame does
 // (github.com/containernetworking/cni/pkg/skel), with the same codes and words, in half of its time: the configuration is
-// parsed once, and no expression is compiled. Results are printed by the plugins; what a call does belongs to them.
+// parsed once, and no expression is compiled. Beyond that frame it does three things that the specification asks for:
+// errors have the cniVersion in use and name the variable that is wrong, and VERSION answers in the version of the
+// question. Results are printed by the plugins; what a call does belongs to them.
 package process
 
 import (
@@ -31,6 +33,7 @@ type Call struct {
 	// Stdin is the configuration as it came, for plugins that this one calls; Config is the same, taken apart.
 	Stdin  []byte
 	Config netconf.Document
+	opened bool // Config is one
 }
 
 // Plugin is a function for each command. An error that is a [types.Error] is printed as it is, others get code 999.
@@ -43,7 +46,7 @@ type Plugin struct {
 // Run serves the one call of this process and returns its exit status. Errors are printed as the specification wants
 // them: https://github.com/containernetworking/cni/blob/main/SPEC.md#error
 func (p Plugin) Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	err := p.serve(getenv, stdin, stdout, stderr)
+	version, err := p.serve(getenv, stdin, stdout, stderr)
 	if err == nil {
 		return 0
 	}
@@ -51,7 +54,7 @@ func (p Plugin) Run(getenv func(string) string, stdin io.Reader, stdout, stderr 
 	if !coded {
 		e = types.NewError(types.ErrInternal, err.Error(), "")
 	}
-	text, err := json.MarshalIndent(e, "", "    ")
+	text, err := json.MarshalIndent(failure{version, e}, "", "    ")
 	if err == nil {
 		_, err = stdout.Write(append(text, '\n'))
 	}
@@ -61,34 +64,61 @@ func (p Plugin) Run(getenv func(string) string, stdin io.Reader, stdout, stderr 
 	return 1
 }
 
-func (p Plugin) serve(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
+// failure is an error object.
+type failure struct {
+	CNIVersion string `json:"cniVersion"`
+	*types.Error
+}
+
+// serve returns the version in use beside the error: the configuration's, or our newest as long as that is not known or
+// not understood.
+func (p Plugin) serve(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) (version string, err error) {
+	version = newest()
 	command := getenv("CNI_COMMAND")
 	switch {
 	case command == "" && p.About != "":
-		_, err := fmt.Fprintf(stderr, "%s\nCNI protocol versions supported: %s\n", p.About, strings.Join(supported, ", "))
-		return err
+		_, err = fmt.Fprintf(stderr, "%s\nCNI protocol versions supported: %s\n", p.About, strings.Join(supported, ", "))
+		return version, err
 	case command == "VERSION":
-		return json.NewEncoder(stdout).Encode(struct {
-			CNIVersion        string   `json:"cniVersion"`
-			SupportedVersions []string `json:"supportedVersions"`
-		}{supported[len(supported)-1], supported})
+		return version, printVersions(stdin, stdout)
 	}
 	call, err := read(getenv, stdin)
+	if v, ok := call.Config.CNIVersion(); call.opened && ok && slices.Contains(versions, v) {
+		version = v
+	}
 	if err != nil {
-		return err
+		return version, err
 	}
 	do, since := p.function(command)
 	if do == nil {
-		return types.NewError(types.ErrInvalidEnvironmentVariables, "unknown CNI_COMMAND: "+command, "")
+		return version, types.NewError(types.ErrInvalidEnvironmentVariables, "unknown CNI_COMMAND: "+command, "")
 	}
-	version, ok := call.Config.CNIVersion()
+	asked, ok := call.Config.CNIVersion()
 	if !ok {
-		return types.NewError(types.ErrDecodingFailure, "network configuration: cniVersion is not a string", "")
+		return version, types.NewError(types.ErrDecodingFailure, "network configuration: cniVersion is not a string", "")
 	}
-	if err := checkVersion(command, since, version); err != nil {
-		return err
+	if err := checkVersion(command, since, asked); err != nil {
+		return version, err
 	}
-	return do(call)
+	return version, do(call)
+}
+
+// printVersions answers VERSION with "the value of cniVersion specified on input". Who specified none, or one that we do
+// not have, gets our newest: the answer must not claim more.
+// https://github.com/containernetworking/cni/blob/main/SPEC.md#version-probe-plugin-version-support
+func printVersions(stdin io.Reader, stdout io.Writer) error {
+	answer := struct {
+		CNIVersion        string   `json:"cniVersion"`
+		SupportedVersions []string `json:"supportedVersions"`
+	}{newest(), supported}
+	var question struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	text, err := io.ReadAll(stdin)
+	if err == nil && json.Unmarshal(text, &question) == nil && slices.Contains(supported, question.CNIVersion) {
+		answer.CNIVersion = question.CNIVersion
+	}
+	return json.NewEncoder(stdout).Encode(answer)
 }
 
 // function is what serves a command, and the version of the specification that brought it, "" for those of the first.
@@ -114,6 +144,8 @@ var (
 	versions  = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 	supported = versions[2:]
 )
+
+func newest() string { return supported[len(supported)-1] }
 
 func checkVersion(command, since, version string) error {
 	known := supported

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-package kill
+package stage
 
 import (
 	"errors"
@@ -9,31 +9,23 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/netns"
 )
 
-// TestMain keeps the process's first thread where it is: /proc/PID/ns shows that thread's namespaces, and an agent that
-// looks there must not find the pods of another worker because a goroutine is visiting them.
-func TestMain(m *testing.M) {
-	runtime.LockOSThread() // the main goroutine still runs on the first thread
-	os.Exit(m.Run())
-}
-
-// place is a worker as its processes see it: the worker's network namespace, and a folder of the pods' namespaces that
+// Place is a worker as its processes see it: the worker's network namespace, and a folder of the pods' namespaces that
 // holds this worker's pods alone. It is an OS thread. Processes that it starts die with it, so that none survives the
 // test, however that ends.
-type place struct {
-	pods string // where the worker's folder of namespaces lies outside of it
+type Place struct {
+	Pods string // where the worker's folder of namespaces lies outside of it
 	work chan func()
 	gone chan struct{}
 }
 
-// enter makes the place of a worker. Its folder of namespaces is pods, which must not exist.
-func enter(netnsPath, pods string) (p *place, err error) {
+// Enter makes the place of a worker. Its folder of namespaces is pods, which must not exist.
+func Enter(netnsPath, pods string) (p *Place, err error) {
 	if err = os.Mkdir(pods, 0o755); err != nil {
 		return nil, err
 	}
@@ -41,7 +33,7 @@ func enter(netnsPath, pods string) (p *place, err error) {
 	if err = errors.Join(unix.Mount(pods, pods, "", unix.MS_BIND, ""), unix.Mount("", pods, "", unix.MS_SHARED, "")); err != nil {
 		return nil, fmt.Errorf("share %s: %w", pods, err)
 	}
-	p = &place{pods: pods, work: make(chan func()), gone: make(chan struct{})}
+	p = &Place{Pods: pods, work: make(chan func()), gone: make(chan struct{})}
 	entered := make(chan error)
 	go func() {
 		defer close(p.gone)
@@ -92,28 +84,28 @@ func isolate(pods string) error {
 	return nil
 }
 
-// do runs f in the place.
-func (p *place) do(f func() error) error {
+// Do runs f in the place.
+func (p *Place) Do(f func() error) error {
 	done := make(chan error, 1)
 	p.work <- func() { done <- f() }
 	return <-done
 }
 
-// leave ends the thread, and with it what it started, and removes every pod's namespace.
-func (p *place) leave() error {
+// Leave ends the thread, and with it what it started, and removes every pod's namespace.
+func (p *Place) Leave() error {
 	close(p.work)
 	<-p.gone
-	left, err := os.ReadDir(p.pods)
+	left, err := os.ReadDir(p.Pods)
 	errs := []error{err}
 	for _, f := range left {
-		errs = append(errs, p.remove(f.Name()))
+		errs = append(errs, p.Remove(f.Name()))
 	}
-	return errors.Join(append(errs, unix.Unmount(p.pods, unix.MNT_DETACH), os.Remove(p.pods))...)
+	return errors.Join(append(errs, unix.Unmount(p.Pods, unix.MNT_DETACH), os.Remove(p.Pods))...)
 }
 
-// create makes an empty network namespace for a pod, and returns its path outside of the place.
-func (p *place) create(name string) (path string, err error) {
-	path = filepath.Join(p.pods, name)
+// Create makes an empty network namespace for a pod, and returns its path outside of the place.
+func (p *Place) Create(name string) (path string, err error) {
+	path = filepath.Join(p.Pods, name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return "", err
@@ -136,12 +128,12 @@ func (p *place) create(name string) (path string, err error) {
 	return path, nil
 }
 
-// inside is the path of a pod's namespace as the worker's processes know it.
-func (p *place) inside(name string) string { return filepath.Join(netns.Dir, name) }
+// Inside is the path of a pod's namespace as the worker's processes know it.
+func (p *Place) Inside(name string) string { return filepath.Join(netns.Dir, name) }
 
-// remove takes a pod's namespace away. Removing twice succeeds.
-func (p *place) remove(name string) error {
-	path := filepath.Join(p.pods, name)
+// Remove takes a pod's namespace away. Removing twice succeeds.
+func (p *Place) Remove(name string) error {
+	path := filepath.Join(p.Pods, name)
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}
@@ -151,45 +143,14 @@ func (p *place) remove(name string) error {
 	return nil
 }
 
-func TestAPlaceShowsItsOwnPodsAlone(t *testing.T) {
-	worker, err := netns.Create(fmt.Sprintf("killplace%d", os.Getpid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if deleteErr := netns.Delete(filepath.Base(worker)); deleteErr != nil {
-			t.Error(deleteErr)
+// BootFrom has the place's processes read the worker's boot ID from a file, so that a test can boot the worker again by
+// writing another one. It is called once.
+func (p *Place) BootFrom(file string) error {
+	const bootID = "/proc/sys/kernel/random/boot_id"
+	return p.Do(func() error {
+		if err := unix.Mount(file, bootID, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", file, bootID, err)
 		}
+		return nil
 	})
-	pods := filepath.Join(t.TempDir(), "pods")
-	p, err := enter(worker, pods)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := p.create("a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var outside, inside unix.Stat_t
-	if err = unix.Stat(path, &outside); err != nil {
-		t.Error(err)
-	}
-	if err = p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); err != nil {
-		t.Error(err)
-	}
-	if outside.Ino != inside.Ino || outside.Dev != inside.Dev {
-		t.Errorf("the pod's namespace is %d:%d outside and %d:%d inside", outside.Dev, outside.Ino, inside.Dev, inside.Ino)
-	}
-	if err = p.do(func() error { return unix.Stat(worker, &inside) }); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("a namespace that is not a pod's of the worker: %v, want it absent", err)
-	}
-	if err = errors.Join(p.remove("a"), p.remove("a")); err != nil {
-		t.Error(err)
-	}
-	if err = p.do(func() error { return unix.Stat(p.inside("a"), &inside) }); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("a removed namespace inside: %v, want it absent", err)
-	}
-	if err = p.leave(); err != nil {
-		t.Error(err)
-	}
 }

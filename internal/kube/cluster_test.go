@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package kube_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/kube"
+	"github.com/multus-vpc/multus-vpc/internal/lab/kubernetes"
+	"github.com/multus-vpc/multus-vpc/test/stack"
+)
+
+// db3 is the pod db-3 as the StatefulSet controller makes it.
+func db3() map[string]any {
+	return map[string]any{
+		"metadata": map[string]any{
+			"name": "db-3", "labels": map[string]any{"apps.kubernetes.io/pod-index": "3"},
+			"ownerReferences": []any{map[string]any{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "5e7", "controller": true}},
+		},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "db", "image": "db"}}},
+	}
+}
+
+// TestOfAnAPIServer asks a real API server, as the service account of examples/agent-rbac.yaml and before it may.
+func TestOfAnAPIServer(t *testing.T) {
+	programs, err := stack.Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := kubernetes.Start(t.Context(), kubernetes.Config{Programs: programs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if closeErr := c.Close(); closeErr != nil {
+			t.Error(closeErr)
+		}
+	})
+	must := func(problem error) {
+		t.Helper()
+		if problem != nil {
+			t.Fatal(problem)
+		}
+	}
+	var pod struct {
+		Metadata struct {
+			UID string `json:"uid"`
+		} `json:"metadata"`
+	}
+	const pods = "/api/v1/namespaces/default/pods"
+	must(c.Do(t.Context(), http.MethodPost, pods, db3(), &pod))
+	was := attachment.Pod{Namespace: "default", Name: "db-3", UID: pod.Metadata.UID}
+	must(c.Apply(t.Context(), []byte("{apiVersion: v1, kind: Namespace, metadata: {name: multus-vpc}}\n---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: agent, namespace: multus-vpc}}\n")))
+	as := account(t, c)
+	agent := client(t, as)
+	if _, _, err = agent.Ordinal(t.Context(), was); err == nil ||
+		!strings.Contains(err.Error(), `pods "db-3" is forbidden: User "system:serviceaccount:multus-vpc:agent" cannot get resource "pods"`) ||
+		!strings.Contains(err.Error(), "give the agent's service account get on pods") {
+		t.Errorf("without a role: %v", err)
+	}
+
+	text, err := os.ReadFile("../../examples/agent-rbac.yaml")
+	must(err)
+	must(c.Apply(t.Context(), text))
+	if set, n, ordinalErr := allowed(t, agent, was); set != "db" || n != 3 || ordinalErr != nil {
+		t.Errorf("with the role: %q, %d, %v", set, n, ordinalErr)
+	}
+	if _, _, err = agent.Ordinal(t.Context(), attachment.Pod{Namespace: "default", Name: "db-4"}); err == nil || !strings.Contains(err.Error(), `pods "db-4" not found`) {
+		t.Errorf("no such pod: %v", err)
+	}
+	mayNothingElse(t, c, as)
+
+	definitions, err := stack.Definitions(programs)
+	must(err)
+	example, err := os.ReadFile("../../examples/statefulset.yaml")
+	must(err)
+	must(c.Apply(t.Context(), append(definitions, "\n---\n"+string(example)...)))
+
+	now := map[string]any{"gracePeriodSeconds": 0}
+	must(c.Do(t.Context(), http.MethodDelete, pods+"/db-3", now, nil))
+	must(c.Do(t.Context(), http.MethodPost, pods, db3(), &pod))
+	if _, _, err = agent.Ordinal(t.Context(), was); err == nil || !strings.Contains(err.Error(), "has UID "+pod.Metadata.UID+", not "+was.UID+": it has been replaced") {
+		t.Errorf("the pod's successor: %v", err)
+	}
+	write(t, filepath.Join(as.ServiceAccountDir, "token"), "of somebody")
+	if _, _, err := client(t, as).Ordinal(t.Context(), was); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
+		t.Errorf("with a token that is not known: %v", err)
+	}
+}
+
+// allowed asks until the API server has heard of the role, which its authorizer watches for.
+func allowed(t *testing.T, agent *kube.Client, pod attachment.Pod) (set string, n int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		set, n, err = agent.Ordinal(ctx, pod)
+		if err == nil || !strings.Contains(err.Error(), "is forbidden") {
+			return set, n, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return set, n, err
+		}
+	}
+}
+
+// account is the access of a pod that runs as the agent's service account.
+func account(t *testing.T, c *kubernetes.Cluster) kube.Config {
+	t.Helper()
+	var issued struct {
+		Status struct {
+			Token string `json:"token"`
+		} `json:"status"`
+	}
+	if err := c.Do(t.Context(), http.MethodPost, "/api/v1/namespaces/multus-vpc/serviceaccounts/agent/token", map[string]any{}, &issued); err != nil {
+		t.Fatal(err)
+	}
+	at, err := url.Parse(c.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "token"), issued.Status.Token)
+	write(t, filepath.Join(dir, "ca.crt"), string(c.CA))
+	return kube.Config{ServiceHost: at.Hostname(), ServicePort: at.Port(), ServiceAccountDir: dir, UserAgent: "agent/test"}
+}
+
+// mayNothingElse demands that the API server refuses the account whatever the agent does not do.
+func mayNothingElse(t *testing.T, c *kubernetes.Cluster, as kube.Config) {
+	t.Helper()
+	token, err := os.ReadFile(filepath.Join(as.ServiceAccountDir, "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asAgent := *c
+	asAgent.Token = string(token)
+	for _, r := range []struct{ method, path string }{
+		{http.MethodGet, "/api/v1/pods"},
+		{http.MethodGet, "/api/v1/namespaces/default/pods"},
+		{http.MethodGet, "/api/v1/namespaces/default/pods?watch=true"},
+		{http.MethodPost, "/api/v1/namespaces/default/pods"},
+		{http.MethodDelete, "/api/v1/namespaces/default/pods/db-3"},
+		{http.MethodGet, "/api/v1/namespaces/default/pods/db-3/log"},
+		{http.MethodPost, "/api/v1/namespaces/default/pods/db-3/exec"},
+		{http.MethodGet, "/api/v1/namespaces/default/secrets/any"},
+		{http.MethodGet, "/api/v1/namespaces/default/configmaps/any"},
+		{http.MethodGet, "/api/v1/nodes"},
+		{http.MethodGet, "/apis/apps/v1/namespaces/default/statefulsets/db"},
+	} {
+		var body any
+		if r.method == http.MethodPost {
+			body = db3()
+		}
+		refusal, ok := errors.AsType[*kubernetes.StatusError](asAgent.Do(context.WithoutCancel(t.Context()), r.method, r.path, body, nil))
+		if !ok || refusal.Code != http.StatusForbidden {
+			t.Errorf("%s %s as the agent: %v, want that it is forbidden", r.method, r.path, refusal)
+		}
+	}
+}
