@@ -94,14 +94,11 @@ var table = []row{
 
 	{path: "internal/pool", floor: flows},
 
-	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
+	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}, also: []floor{frame}}, // for plugins/internal/process
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
-	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
-	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}},   // for plugins/internal
-	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
 	{path: "vpcctl", floor: doors, libraries: []string{cobra, sys}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
@@ -162,6 +159,9 @@ func TestImportsGoDown(t *testing.T) {
 	packages := load(t)
 	rows := map[string]row{}
 	for _, r := range table {
+		if _, twice := rows[modulePath+"/"+r.path]; twice {
+			t.Errorf("%s: two rows", r.path)
+		}
 		rows[modulePath+"/"+r.path] = r
 		if packages[modulePath+"/"+r.path] == nil {
 			t.Errorf("%s: in the table, but there is no such package: remove its row", r.path)
