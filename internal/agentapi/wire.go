@@ -155,7 +155,8 @@ type Status struct {
 	AgentVersion string         `json:"agentVersion"`
 	ENIs         []ENIStatus    `json:"enis"`
 	Attachments  []HoldStatus   `json:"attachments"`
-	// Problems are what an operator should look at, in words, worst first.
+	// Problems are what an operator should look at, in words: those of the node, of its ENIs by card and device index, of
+	// attachments.
 	Problems []string `json:"problems,omitempty"`
 }
 

@@ -260,8 +260,8 @@ func (p *iface) pickDelegated(v6 bool) (a netip.Addr, via unit, ok bool) {
 	return a, via, true
 }
 
-// spoken reports whether an address of a prefix is not for pods: the VPC keeps some of each subnet, and the prefix's
-// own first one is the subnet-router anycast address in IPv6.
+// spoken reports whether an address of a prefix is spoken for: the VPC keeps some of each subnet, in IPv6 too
+// (https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html#subnet-sizing-ipv6).
 func (p *iface) spoken(a netip.Addr) bool {
 	if a.Is4() {
 		return eni.ReservedByVPC(p.subnet.IPv4, a)

@@ -99,14 +99,11 @@ var table = []row{
 	{path: "internal/podsync", floor: flows},
 
 	{path: "internal/podprogram", floor: frame, libraries: []string{awsSDK, prometheus}},
-	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}},
+	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}, also: []floor{frame}}, // for plugins/internal/process
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
-	{path: "plugins/internal/ipam", floor: doors, libraries: []string{cni}},
-	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}},   // for plugins/internal
-	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}, also: []floor{doors}}, // for plugins/internal
 	{path: "initcontainer", floor: doors},
 	{path: "sidecar", floor: doors},
 	{path: "vpcctl", floor: doors, libraries: []string{cobra, sys}},
@@ -169,6 +166,9 @@ func TestImportsGoDown(t *testing.T) {
 	packages := load(t)
 	rows := map[string]row{}
 	for _, r := range table {
+		if _, twice := rows[modulePath+"/"+r.path]; twice {
+			t.Errorf("%s: two rows", r.path)
+		}
 		rows[modulePath+"/"+r.path] = r
 		if packages[modulePath+"/"+r.path] == nil {
 			t.Errorf("%s: in the table, but there is no such package: remove its row", r.path)

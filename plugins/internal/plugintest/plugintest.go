@@ -9,6 +9,7 @@ package plugintest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -69,6 +71,7 @@ func Run(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"eni":      addENI,
 			"inpod":    inPod,
+			"listens":  listens,
 			"result":   result,
 			"withprev": withPrev,
 		},
@@ -103,6 +106,23 @@ func commandDir(env *testscript.Env) string {
 		}
 	}
 	return "/nowhere"
+}
+
+// listens waits until a fakeagent that was started in the background listens. STATUS alone needs it: the other verbs
+// are patient with an agent that starts.
+func listens(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: listens")
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		if conn, err := net.Dial("unix", ts.Getenv("SOCK")); err == nil {
+			ts.Check(conn.Close())
+			return
+		}
+	}
+	ts.Fatalf("nobody listens on %s", ts.Getenv("SOCK"))
 }
 
 func text(ts *testscript.TestScript, args []string) string {
