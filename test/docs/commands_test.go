@@ -39,11 +39,11 @@ func TestMakeTargetsExist(t *testing.T) {
 	}
 }
 
-// programs builds the agent, vpcctl and vpclab, and returns a function that gives the help of one of them, with arguments.
+// programs builds the programs, and returns a function that gives the help of one of them, with arguments.
 func programs(t *testing.T) func(...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	run(t, "go", "build", "-o", dir+"/", "./agent", "./vpcctl", "./vpclab")
+	run(t, "go", "build", "-o", dir+"/", "./agent", "./initcontainer", "./sidecar", "./vpcctl", "./vpclab")
 	return func(argv ...string) string {
 		t.Helper()
 		cmd := exec.Command(filepath.Join(dir, argv[0]), append(argv[1:], "-h")...)
@@ -57,34 +57,38 @@ func programs(t *testing.T) func(...string) string {
 }
 
 var (
-	agentFlag = regexp.MustCompile(`(?m)^  -([a-z-]+)`)
-	variable  = regexp.MustCompile(`\(([A-Z_]+)\)`)
-	row       = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:`([^`]+)`|–) ")
-	command   = regexp.MustCompile("(?m)(?:^|[` /])(vpc(?:lab|ctl) [a-z]+|agent)((?: [^\n`]*)?)")
-	flagWord  = regexp.MustCompile(`--([a-z-]+)`)
+	ownFlag  = regexp.MustCompile(`(?m)^  -([a-z-]+)`)
+	variable = regexp.MustCompile(`\(([A-Z_]+)\)`)
+	row      = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:`([^`]+)`|–) ")
+	command  = regexp.MustCompile("(?m)(?:^|[` /])(vpc(?:lab|ctl) [a-z]+|agent|sidecar|initcontainer)((?: [^\n`]*)?)")
+	flagWord = regexp.MustCompile(`--([a-z-]+)`)
 )
 
 func TestFlagsAreTheProgramsOwn(t *testing.T) {
 	t.Parallel()
 	help := programs(t)
-	readme := document{"README.md", read(t, "README.md")}
-
-	var flags, variables, inHelp, variablesInHelp []string
-	for _, m := range row.FindAllStringSubmatch(readme.section(t, "### Flags"), -1) {
-		flags, variables = append(flags, strings.TrimPrefix(m[1], "--")), append(variables, m[2])
+	known := map[string]string{}
+	for _, p := range []struct{ program, page, heading string }{
+		{"agent", "README.md", "### Flags"},
+		{"sidecar", "sidecar/README.md", "## Flags"},
+		{"initcontainer", "sidecar/README.md", "## Flags"},
+	} {
+		known[p.program] = help(p.program)
+		var flags, variables, inHelp, variablesInHelp []string
+		page := document{p.page, read(t, p.page)}
+		for _, m := range row.FindAllStringSubmatch(page.section(t, p.heading), -1) {
+			flags, variables = append(flags, strings.TrimPrefix(m[1], "--")), append(variables, m[2])
+		}
+		for _, m := range ownFlag.FindAllStringSubmatch(known[p.program], -1) {
+			inHelp = append(inHelp, m[1])
+		}
+		_, list, _ := strings.Cut(known[p.program], "Flags (environment variable):")
+		for _, m := range variable.FindAllStringSubmatch(list, -1) {
+			variablesInHelp = append(variablesInHelp, m[1])
+		}
+		same(t, "flags of "+p.program, flags, inHelp)
+		same(t, "variables of "+p.program, variables, variablesInHelp)
 	}
-	text := help("agent")
-	for _, m := range agentFlag.FindAllStringSubmatch(text, -1) {
-		inHelp = append(inHelp, m[1])
-	}
-	_, list, _ := strings.Cut(text, "Flags (environment variable):")
-	for _, m := range variable.FindAllStringSubmatch(list, -1) {
-		variablesInHelp = append(variablesInHelp, m[1])
-	}
-	same(t, "flags of the agent", flags, inHelp)
-	same(t, "variables of the agent", variables, variablesInHelp)
-
-	known := map[string]string{"agent": text}
 	for _, d := range documents(t) {
 		for _, m := range command.FindAllStringSubmatch(strings.Join(d.quoted(), "\n"), -1) {
 			if known[m[1]] == "" {

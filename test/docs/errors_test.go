@@ -21,7 +21,8 @@ const troubleshooting = "docs/troubleshooting.md"
 // products are the folders whose errors reach users.
 var products = []string{
 	"agent", "internal/agentapi", "internal/attachment", "internal/ec2eni", "internal/eni", "internal/imds", "internal/kube", "internal/ledger",
-	"internal/link", "internal/netconf", "internal/netns", "internal/pool", "internal/tombstone", "plugins/internal/ipam",
+	"internal/link", "internal/netconf", "internal/netns", "internal/podlink", "internal/podprogram", "internal/podsync", "internal/pool", "internal/tombstone",
+	"plugins/internal/ipam",
 	"plugins/internal/process", "plugins/vpcipam", "plugins/vpcipvlan", "vpcctl",
 }
 
@@ -29,7 +30,7 @@ var products = []string{
 var (
 	makers = map[string]int{
 		"fmt.Errorf": 0, "errors.New": 0, "types.NewError": 1, "r.invalid": 1, "r.unsupported": 1, "r.add": 2, "o.r.invalid": 1, "o.r.unsupported": 1,
-		"invalidEnv": 1, "say": 0, "lacks": 0,
+		"invalidEnv": 1, "say": 0, "lacks": 0, "p.add": 2,
 	}
 	literals = []string{"Refusal", "failure", "Error", "agentapi.Error"}
 )
