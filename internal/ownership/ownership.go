@@ -80,6 +80,7 @@ const (
 	Carried                  // a namespace was found to carry it though nobody holds it
 	Adopt                    // in a pool range, on a pool ENI, of nobody for twice the cooldown
 	Register                 // another IPAM's address is registered for a pod
+	Yield                    // a pod that claimed it for itself gave it up: it, or a neighbour, may claim it in a moment
 	Restarted                // the agent read it from its ledger
 	Rebooted                 // the same, after the worker rebooted: no namespace outlived that
 	numEvents
@@ -87,7 +88,7 @@ const (
 
 var eventNames = [numEvents]string{
 	"assign", "refused", "not-done", "reply-lost", "seen", "unseen", "hold", "rehold", "release", "undelivered",
-	"cooled", "unassign", "unassigned", "carried", "adopt", "register", "restarted", "rebooted",
+	"cooled", "unassign", "unassigned", "carried", "adopt", "register", "yield", "restarted", "rebooted",
 }
 
 func (e Event) String() string {
@@ -187,14 +188,16 @@ var table = map[at]to{
 	{Held, Restarted}:   {Held, Nothing},
 	{Held, Rebooted}:    {Cooling, StartCooldown},
 
-	{Cooling, Seen}:      {Cooling, Nothing},
-	{Cooling, Unseen}:    {None, Nothing},
-	{Cooling, Rehold}:    {Held, Nothing},
-	{Cooling, Release}:   {Cooling, Nothing},
-	{Cooling, Cooled}:    {Free, Stock},
-	{Cooling, Carried}:   {Cooling, StartCooldown}, // a namespace that still carries it always wins
-	{Cooling, Restarted}: {Cooling, StartCooldown},
-	{Cooling, Rebooted}:  {Cooling, StartCooldown},
+	{Cooling, Seen}:       {Cooling, Nothing},
+	{Cooling, Unseen}:     {None, Nothing},
+	{Cooling, Rehold}:     {Held, Nothing},
+	{Cooling, Release}:    {Cooling, Nothing},
+	{Cooling, Cooled}:     {Free, Stock},
+	{Cooling, Carried}:    {Cooling, StartCooldown}, // a namespace that still carries it always wins
+	{Cooling, Register}:   {Guest, Nothing},         // handed over: it never leaves the ENI in between
+	{Cooling, Unassigned}: {None, Nothing},          // moved to another ENI
+	{Cooling, Restarted}:  {Cooling, StartCooldown},
+	{Cooling, Rebooted}:   {Cooling, StartCooldown},
 
 	// A lost reply leaves it here: unassigning is as unknown as unknown, and asking again is harmless.
 	{Unassigning, NotDone}:    {Free, Stock},
@@ -210,6 +213,7 @@ var table = map[at]to{
 	{Guest, Unseen}:    {Lost, ReportLost},
 	{Guest, Register}:  {Guest, Nothing},
 	{Guest, Release}:   {Unassigning, SendUnassign},
+	{Guest, Yield}:     {Cooling, StartCooldown},
 	{Guest, Restarted}: {Guest, Nothing},
 	{Guest, Rebooted}:  {Unassigning, SendUnassign},
 

@@ -133,11 +133,11 @@ func (s *Syncer) fileStanding(e *entry, a answer) {
 		return
 	}
 	switch {
-	case *a.standing == Elsewhere && e.state == Registered:
+	case *a.standing == attachment.Elsewhere && e.state == Registered:
 		s.contest(e)
-	case *a.standing == Here && e.state == Contested:
+	case *a.standing == attachment.Here && e.state == Contested:
 		e.state, e.err = Registered, nil
-	case *a.standing == Nobody && e.state != Leaving:
+	case *a.standing == attachment.Nobody && e.state != Leaving:
 		// Nobody has it and the pod carries it: claimed again, and taken from nobody who is faster.
 		e.state, e.conflict, e.next = Pending, attachment.Never, time.Now()
 	}

@@ -176,7 +176,7 @@ func (d *Direct) Release(ctx context.Context, i attachment.Interface, addrs []ne
 }
 
 // Standing implements [Registrar]. EC2 is asked only for what the locator does not show.
-func (d *Direct) Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]Standing, error) {
+func (d *Direct) Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]attachment.Standing, error) {
 	p, err := d.place(ctx, i)
 	if err != nil {
 		return nil, err
@@ -185,11 +185,11 @@ func (d *Direct) Standing(ctx context.Context, i attachment.Interface, addrs []n
 	if err != nil {
 		held = nil // EC2 knows as well
 	}
-	standings := map[netip.Addr]Standing{}
+	standings := map[netip.Addr]attachment.Standing{}
 	var asked []netip.Addr
 	for _, a := range addrs {
 		if slices.Contains(held, a) {
-			standings[a] = Here
+			standings[a] = attachment.Here
 		} else {
 			asked = append(asked, a)
 		}
@@ -204,11 +204,11 @@ func (d *Direct) Standing(ctx context.Context, i attachment.Interface, addrs []n
 	for _, a := range asked {
 		switch owner, owned := owners[a]; {
 		case owner == p.eni.ID:
-			standings[a] = Here
+			standings[a] = attachment.Here
 		case owned:
-			standings[a] = Elsewhere
+			standings[a] = attachment.Elsewhere
 		default:
-			standings[a] = Nobody
+			standings[a] = attachment.Nobody
 		}
 	}
 	return standings, nil

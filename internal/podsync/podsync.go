@@ -35,7 +35,7 @@ type Registrar interface {
 	// Release gives addresses back that the interface's ENI may still hold. That it does not is no error.
 	Release(ctx context.Context, i attachment.Interface, addrs []netip.Addr) error
 	// Standing tells who has each of the addresses, as EC2 says now.
-	Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]Standing, error)
+	Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]attachment.Standing, error)
 }
 
 // Result is what became of one address of [Registrar.Register].
@@ -44,16 +44,6 @@ type Result struct {
 	New bool
 	Err error
 }
-
-// Standing is who has an address.
-type Standing int
-
-// The standings.
-const (
-	Nobody Standing = iota
-	Here            // the ENI of the interface that carries it
-	Elsewhere
-)
 
 var (
 	// ErrRefused is a registration that will not succeed before somebody changes something.

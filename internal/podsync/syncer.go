@@ -67,7 +67,7 @@ type answer struct {
 	appeared time.Time // the edge that the call was about
 	Result
 	release  bool
-	standing *Standing
+	standing *attachment.Standing
 }
 
 // New makes the syncer of one pod.

@@ -4,6 +4,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -214,7 +215,8 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 			p.units[single(g.addr)].source = w.claim.source
 		}
 		p.apply(single(g.addr), event)
-		p.units[single(g.addr)].key = h.Key
+		e := p.units[single(g.addr)]
+		e.key, e.source = h.Key, cmp.Or(e.source, w.claim.source)
 	}
 	n.log.Info("address "+h.state.String(), "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
 		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)
@@ -310,7 +312,7 @@ type pick struct {
 func (p *iface) serve() {
 	var stay []*waiter
 	for _, w := range p.waiters {
-		if have := p.n.holds[w.hold.Key]; have != nil && (have.state == ownership.Held || have.state == ownership.Guest) {
+		if have := p.n.holds[w.hold.Key]; have != nil && (have.state == ownership.Held || have.state == ownership.Guest) && !w.renew {
 			w.done <- w.granted(have) // a concurrent call of the same key was: both get the same
 			continue
 		}

@@ -122,6 +122,9 @@ func (n *Node) install(p *iface) {
 func (p *iface) installHold(h *hold, now time.Time) {
 	for _, a := range h.addrs {
 		e := &entry{state: h.state, since: now, written: now, key: h.Key}
+		if h.claimed {
+			e.source = sourceNamed
+		}
 		if was := p.units[single(a)]; was != nil {
 			e.source = was.source
 		} else {
@@ -203,7 +206,7 @@ func (p *iface) doubtfulPrefix(a netip.Addr) bool {
 func (n *Node) foundHold(id eni.ID, addr netip.Addr, ns attachment.Netns) *hold {
 	return &hold{
 		Attachment: attachment.Attachment{
-			Key:   attachment.Key{ContainerID: fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)), IfName: addr.String()},
+			Key:   attachment.Key{ContainerID: netnsName(ns), IfName: addr.String()},
 			Netns: ns,
 		},
 		eni: id, addrs: []netip.Addr{addr}, state: ownership.Held, uptime: n.cfg.Uptime(), visible: true, told: 1,

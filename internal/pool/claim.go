@@ -36,79 +36,183 @@ type claim struct {
 	patience time.Duration // before conflict is acted upon
 }
 
-// nextClaim finds an address that somebody named and that is not on the ENI yet, and who wants it: of several the one
-// whose turn is first. The caller holds n.mu.
-func (p *iface) nextClaim() (u unit, by *waiter) {
+// wish is an address that somebody named and that EC2 is asked for.
+type wish struct {
+	unit unit
+	by   *waiter
+}
+
+// moves reports whether the address may be moved here from another ENI by now.
+func (w wish) moves() bool {
+	c := w.by.claim
+	return (c.conflict == attachment.Reassign || c.conflict == attachment.WaitThenReassign) && time.Since(w.by.since) >= c.patience
+}
+
+// forced reports whether the very first request moves the address, whoever has it: a floating one, which belongs to the pod on
+// which it appeared last.
+func (w wish) forced() bool { return w.by.hold.claimed && w.by.claim.conflict == attachment.Reassign }
+
+// nextClaim finds an address that somebody named and that EC2 is to be asked for: of several who wait the one whose turn is
+// first. The caller holds n.mu.
+func (p *iface) nextClaim() (first wish) {
 	for _, w := range p.waiters {
-		if by != nil && !w.retry.Before(by.retry) {
+		if first.by != nil && !w.retry.Before(first.by.retry) {
 			continue
 		}
 		for _, a := range w.exact {
-			if p.unassigned(a) {
-				u, by = single(a), w
+			if p.unassigned(a) || w.renew {
+				first = wish{single(a), w}
 				break
 			}
 		}
 	}
-	return u, by
+	return first
 }
 
-// claim asks EC2 for one address that a waiter named, and moves it from another ENI where the waiter may and waited long
-// enough. One at a time: each answer is about one address, so none is in doubt because of another.
+// wishes lists what the next request asks for: the first wish, and whatever can go with it in one call. The caller holds n.mu.
+func (p *iface) wishes() []wish {
+	first := p.nextClaim()
+	if first.by == nil || first.by.alone {
+		return slices.DeleteFunc([]wish{first}, func(w wish) bool { return w.by == nil })
+	}
+	all, now := []wish{first}, time.Now()
+	room := p.slotsLeft(first.unit.Addr().Is6())
+	for _, w := range p.waiters {
+		for _, a := range w.exact {
+			next := wish{single(a), w}
+			same := func(x wish) bool { return x.unit == next.unit }
+			switch {
+			case !p.unassigned(a) && !w.renew, slices.ContainsFunc(all, same):
+			case a.Is6() != first.unit.Addr().Is6(), next.forced() != first.forced(), w.alone, now.Before(w.retry), len(all) >= room && !w.renew:
+			default:
+				all = append(all, next)
+			}
+		}
+	}
+	return all
+}
+
+// claim asks EC2 for addresses that waiters named, in one call unless that is refused, and moves those from another ENI whose
+// waiter may and waited long enough.
 func (p *iface) claim(ctx context.Context) {
 	n := p.n
 	before := p.shown(ctx)
 	n.mu.Lock()
-	u, w := p.nextClaim()
-	if w == nil {
+	ws := p.wishes()
+	if len(ws) == 0 {
 		n.mu.Unlock()
 		return
 	}
-	p.units[u] = &entry{since: time.Now(), source: w.claim.source}
-	err := p.applyAll([]unit{u}, ownership.Assign)
-	p.doubt([]unit{u}, before)
-	p.asking([]unit{u})
-	move := w.claim.conflict == attachment.Reassign || w.claim.conflict == attachment.WaitThenReassign
-	move = move && time.Since(w.since) >= w.claim.patience
-	n.mu.Unlock()
-	if err != nil {
-		err = fmt.Errorf("record the intent: %w", err)
-	} else {
-		err = p.assignUnits(ctx, []unit{u}, false)
+	us := make([]unit, len(ws))
+	for i, w := range ws {
+		us[i] = w.unit
 	}
-	if errors.Is(err, eni.ErrAddressInUse) {
-		err = p.contest(ctx, u, w, move)
+	err := p.intend(ws, before)
+	p.asking(us)
+	n.mu.Unlock()
+	errs := map[unit]error{}
+	if err != nil {
+		for _, u := range us {
+			errs[u] = fmt.Errorf("record the intent: %w", err)
+		}
+	} else {
+		p.request(ctx, ws, errs)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p.answered([]unit{u})
-	n.log.Info("address claimed", "eni", p.id, "ip", name(u), "containerID", w.hold.ContainerID, "outcome", outcome(err))
-	p.fileClaim(u, w, err)
+	p.answered(us)
+	var failed error
+	for _, w := range ws {
+		err := errs[w.unit]
+		n.log.Info("address claimed", "eni", p.id, "ip", name(w.unit), "containerID", w.by.hold.ContainerID, "outcome", outcome(err))
+		p.fileClaim(w, err)
+		if err != nil && !errors.Is(err, errHeldElsewhere) {
+			failed = err
+			w.by.alone = len(ws) > 1 && !errors.Is(err, eni.ErrThrottled) && !errors.Is(err, eni.ErrOutcomeUnknown)
+		}
+	}
+	if failed != nil || slices.ContainsFunc(us, func(u unit) bool { return errs[u] == nil }) {
+		p.result(failed)
+	}
+	p.serve()
+}
+
+// intend records what EC2 is about to be asked for. What is asked for anew stays what it is meanwhile. The caller holds n.mu.
+func (p *iface) intend(ws []wish, before map[unit]bool) error {
+	var fresh []unit
+	for _, w := range ws {
+		if w.by.renew {
+			continue
+		}
+		p.units[w.unit] = &entry{since: time.Now(), source: w.by.claim.source}
+		fresh = append(fresh, w.unit)
+	}
+	err := p.applyAll(fresh, ownership.Assign)
+	p.doubt(fresh, before)
+	return err
+}
+
+// request asks EC2 for the wishes, and says in errs what became of each of them.
+func (p *iface) request(ctx context.Context, ws []wish, errs map[unit]error) {
+	us := make([]unit, len(ws))
+	for i, w := range ws {
+		us[i] = w.unit
+	}
+	err := p.assignUnits(ctx, us, ws[0].forced())
+	for _, u := range us {
+		errs[u] = err
+	}
+	inUse, ok := errors.AsType[*eni.InUseError](err)
+	if !ok {
+		return
+	}
+	owners, err := p.n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(us))
+	var rest []unit
+	for _, w := range ws {
+		a := w.unit.Addr()
+		owner, owned := owners[a]
+		switch {
+		case err != nil:
+			errs[w.unit] = err
+		case owner == p.id && w.by.renew && time.Since(w.by.since) < 2*claimInterval:
+			errs[w.unit] = fmt.Errorf("%w: reads may be behind", errHeldElsewhere)
+		case owner == p.id:
+			errs[w.unit] = nil // ours already: a read will show it
+		case owned:
+			errs[w.unit] = p.contest(ctx, w, owner)
+		case len(ws) == 1 || slices.Contains(inUse.Addrs, a):
+			errs[w.unit] = fmt.Errorf("%w: reads do not show which", errHeldElsewhere)
+		default:
+			rest = append(rest, w.unit)
+		}
+	}
+	if len(rest) == 0 {
+		return
+	}
+	// The refused call may have been applied in part, so that after another refusal only a read can tell.
+	err = p.assignUnits(ctx, rest, false)
+	if err != nil {
+		err = fmt.Errorf("%w: asked for again without what others have: %v", eni.ErrOutcomeUnknown, err) //nolint:errorlint // what it matches would be taken for the whole truth
+	}
+	for _, u := range rest {
+		errs[u] = err
+	}
 }
 
 // errHeldElsewhere is a claim that is to be tried again, or given up, because another ENI has the address.
 var errHeldElsewhere = errors.New("held by another ENI")
 
 // contest is what becomes of an address that another ENI has.
-func (p *iface) contest(ctx context.Context, u unit, w *waiter, move bool) error {
-	owners, err := p.n.ports.EC2.Owners(ctx, p.subnet.ID, []netip.Addr{u.Addr()})
-	if err != nil {
-		return err
-	}
-	owner, owned := owners[u.Addr()]
-	switch {
-	case owner == p.id:
-		return nil // ours already: a read will show it
-	case !owned:
-		return fmt.Errorf("%w: reads do not show which", errHeldElsewhere)
-	case !move:
+func (p *iface) contest(ctx context.Context, w wish, owner eni.ID) error {
+	u, by := w.unit, w.by
+	if !w.moves() {
 		return fmt.Errorf("%w: %s", errHeldElsewhere, owner)
 	}
-	if err := p.mayTake(ctx, u, owner, w); err != nil {
+	if err := p.mayTake(ctx, u, owner, by); err != nil {
 		return err
 	}
-	p.n.log.Warn("address is moved here from another ENI", "ip", name(u), "from", owner, "to", p.id, "containerID", w.hold.ContainerID,
-		"pod", w.hold.Pod.Namespace+"/"+w.hold.Pod.Name)
+	p.n.log.Warn("address is moved here from another ENI", "ip", name(u), "from", owner, "to", p.id, "containerID", by.hold.ContainerID,
+		"pod", by.hold.Pod.Namespace+"/"+by.hold.Pod.Name)
 	if u.Addr().Is4() {
 		return p.n.ports.EC2.Assign(ctx, p.id, []netip.Addr{u.Addr()}, true)
 	}
@@ -153,13 +257,19 @@ func (c claim) freely(sticky bool) string {
 	return "an address that a pod asks for is never taken from another ENI: free it there, or ask for another"
 }
 
-// fileClaim applies the outcome of a claim. The caller holds n.mu.
-func (p *iface) fileClaim(u unit, w *waiter, err error) {
+// fileClaim applies the outcome of a wish. The caller holds n.mu.
+func (p *iface) fileClaim(w wish, err error) {
+	u, by := w.unit, w.by
+	switch {
+	case err == nil && by.renew:
+		p.renewed(w)
+		return
+	case err == nil:
+		p.promised(w)
+		return // assigning until a read shows it
+	}
 	event, why := ownership.Refused, ""
 	switch {
-	case err == nil:
-		p.result(nil)
-		return // assigning until a read shows it
 	case errors.Is(err, eni.ErrThrottled):
 		event = ownership.NotDone
 	case errors.Is(err, eni.ErrOutcomeUnknown):
@@ -167,8 +277,8 @@ func (p *iface) fileClaim(u unit, w *waiter, err error) {
 	case errors.Is(err, errHeldElsewhere):
 		// Another ENI has it: nothing of ours is in doubt.
 		event = ownership.NotDone
-		if errors.Is(err, errNotOurs) || w.claim.conflict == attachment.Never {
-			why = fmt.Sprintf("address %s is %v; %s", name(u), err, w.claim.freely(w.hold.sticky))
+		if errors.Is(err, errNotOurs) || by.claim.conflict == attachment.Never {
+			why = fmt.Sprintf("address %s is %v; %s", name(u), err, by.claim.freely(by.hold.sticky))
 		}
 	case errors.Is(err, eni.ErrSlotsFull):
 		event = ownership.NotDone
@@ -177,19 +287,24 @@ func (p *iface) fileClaim(u unit, w *waiter, err error) {
 				p, p.n.instance.Type, p.slots(v6), name(u))
 		}
 	}
-	if lerr := p.applyAll([]unit{u}, event); lerr != nil {
-		p.n.log.Error("cannot record an outcome", "error", lerr)
+	if !by.renew {
+		if lerr := p.applyAll([]unit{u}, event); lerr != nil {
+			p.n.log.Error("cannot record an outcome", "error", lerr)
+		}
 	}
-	w.why = fmt.Sprintf("%s: %v", name(u), err)
+	by.why = fmt.Sprintf("%s: %v", name(u), err)
 	switch {
-	case why != "" && slices.Contains(p.waiters, w): // else it has its answer
-		p.leave(w)
-		w.done <- &Refusal{Exhausted, why}
+	case why != "" && slices.Contains(p.waiters, by): // else it has its answer
+		p.leave(by)
+		reason := Exhausted
+		if by.hold.claimed && errors.Is(err, errHeldElsewhere) {
+			reason = Taken
+		}
+		by.done <- &Refusal{reason, why}
 	case errors.Is(err, errHeldElsewhere):
-		w.retry = time.Now().Add(claimInterval) // others go on
+		by.retry = time.Now().Add(claimInterval) // others go on
 	default:
-		w.retry = time.Now()
-		p.result(err)
+		by.retry = time.Now()
 	}
 }
 
@@ -198,7 +313,7 @@ func (p *iface) blocked() {
 	p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
 		for _, a := range w.exact {
 			e := p.units[single(a)]
-			if e == nil || e.key == w.hold.Key {
+			if e == nil || e.key == w.hold.Key || w.renew {
 				continue
 			}
 			switch e.state {

@@ -27,7 +27,7 @@ func (p *iface) nextConfirm() (at time.Time, pending bool) {
 		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
 			pending = true
 		default:
-			pending = pending || !a.missing.IsZero()
+			pending = pending || !a.missing.IsZero() || a.state == ownership.Cooling && p.n.claimedBy(a) != nil
 			continue
 		}
 		if a.state == ownership.Assigning && time.Since(a.written) < confirmByEC2After {
@@ -82,12 +82,13 @@ func (p *iface) confirm(ctx context.Context) {
 	n := p.n
 	p.w.polled = time.Now()
 	n.mu.Lock()
-	waits := p.count(ownership.Assigning, ownership.Unknown) > 0
+	waits := p.count(ownership.Assigning, ownership.Unknown) > 0 || p.departing()
 	n.mu.Unlock()
 	if waits {
 		shown := p.shown(ctx)
 		n.mu.Lock()
 		p.weigh(shown)
+		p.departed(shown)
 		n.mu.Unlock()
 	}
 	n.mu.Lock()

@@ -28,7 +28,8 @@ func (n *Node) Del(key attachment.Key) error {
 // release starts the cooldown of a held attachment's addresses; lost ones are let go. The caller holds n.mu.
 func (n *Node) release(h *hold, why string) error {
 	p := n.ifaces[h.eni]
-	next, _, ok := ownership.Next(h.state, ownership.Release)
+	event := h.farewell()
+	next, _, ok := ownership.Next(h.state, event)
 	if !ok {
 		return fmt.Errorf("release %s in state %s", h.Key, h.state)
 	}
@@ -57,7 +58,7 @@ func (n *Node) release(h *hold, why string) error {
 	}
 	if p != nil {
 		for _, a := range had {
-			p.letGo(single(a))
+			p.letGo(single(a), event)
 		}
 		poke(p.wake)
 	}
@@ -67,7 +68,7 @@ func (n *Node) release(h *hold, why string) error {
 }
 
 // letGo releases one address of a hold. A lost one that was asked for again a moment ago may turn up on the ENI yet.
-func (p *iface) letGo(u unit) {
+func (p *iface) letGo(u unit, event ownership.Event) {
 	if e := p.units[u]; e != nil && e.state == ownership.Lost && (e.asking || time.Since(e.written) < settleTime) {
 		e.written = time.Now()
 		if err := p.applyAll([]unit{u}, ownership.Unassign); err != nil {
@@ -75,7 +76,7 @@ func (p *iface) letGo(u unit) {
 		}
 		return
 	}
-	if p.apply(u, ownership.Release) == ownership.SendUnassign {
+	if p.apply(u, event) == ownership.SendUnassign {
 		p.units[u].unsent = true
 	}
 }

@@ -26,6 +26,7 @@ func (n *Node) janitor(ctx context.Context) {
 			n.retire()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
+		n.hasten()
 		n.cool()
 		n.forgetStrays()
 		t := time.NewTimer(min(time.Until(next), n.untilCooled()))
@@ -48,6 +49,9 @@ func (n *Node) untilCooled() time.Duration {
 		if h.state == ownership.Cooling {
 			wait = min(wait, time.Until(h.deadline))
 		}
+		if h.state == ownership.Cooling && h.claimed && !h.floats {
+			wait = min(wait, stickyPause) // until its namespace has gone
+		}
 	}
 	return max(wait, 0)
 }
@@ -56,7 +60,7 @@ func (n *Node) untilCooled() time.Duration {
 // its IPAM plugin to release before it removes the link, and may be killed in between.
 func (n *Node) cool() {
 	for _, h := range n.snapshot(func(h *hold) bool { return h.state == ownership.Cooling && !time.Now().Before(h.deadline) }) {
-		carried := n.carries(h.Netns, h.addrs)
+		carried := n.carries(h.Netns, h.addrs) || h.claimed && n.carriedByAny(h.addrs)
 		n.mu.Lock()
 		if now := n.holds[h.Key]; now == nil || now.state != ownership.Cooling || time.Now().Before(now.deadline) {
 			n.mu.Unlock()
@@ -71,7 +75,7 @@ func (n *Node) cool() {
 func (n *Node) endCooldown(h *hold, carried bool) {
 	p := n.ifaces[h.eni]
 	if carried {
-		n.log.Warn("released address is still on an interface of the pod's namespace; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
+		n.log.Warn("released address is still on an interface of a pod; it goes on cooling", "ips", h.addrs, "netns", h.Netns.Path)
 		h.deadline = time.Now().Add(n.cooldown(h))
 		for _, a := range h.addrs {
 			p.apply(single(a), ownership.Carried)
@@ -97,8 +101,10 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 			p.apply(single(a), ownership.Cooled)
 		}
 	}
-	if h.sticky { // who waits for it here asks EC2 for it, like every other worker: it may be elsewhere already
-		p.sendBack(slices.DeleteFunc(singles(h.addrs), func(u unit) bool { return p.units[u] == nil || p.state(u) != ownership.Free }))
+	if h.sticky || h.claimed { // who waits for it here asks EC2 for it, like every other worker: it may be elsewhere already
+		p.sendBack(slices.DeleteFunc(singles(h.addrs), func(u unit) bool {
+			return p.units[u] == nil || p.state(u) != ownership.Free || h.claimed && p.units[u].source != sourceNamed
+		}))
 	}
 	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
 	p.serve()

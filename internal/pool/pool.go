@@ -184,6 +184,8 @@ type hold struct {
 	until    time.Duration   // the same in CLOCK_BOOTTIME, for the ledger
 	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool            // goes back to EC2 at once, without a cooldown
+	claimed  bool            // by whoever lives in the namespace, and not by a CNI plugin: see [Node.Claim]
+	floats   bool            // a claimed address that moves from pod to pod
 	link     int             // index of the link that its pod's interface was made on; 0 when unknown
 	cut      bool            // that link is gone, and it was told
 	again    bool            // it came out of a cooldown
@@ -198,6 +200,8 @@ type waiter struct {
 	claim   claim        // how the exact ones may be got
 	since   time.Time
 	retry   time.Time  // when the exact ones are asked for again
+	renew   bool       // the exact one is asked for though it is believed to be here: see [Node.Claim]
+	alone   bool       // EC2 refused what went with it in one call
 	why     string     // what stands in the way of them
 	done    chan error // buffered; nil when the hold was granted
 }

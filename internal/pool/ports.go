@@ -140,6 +140,7 @@ const (
 	NotReady                 // the agent is not ready, or EC2 does not answer: try again
 	MasterMode               // somebody put the link in another ipvlan mode than l2
 	Mismatch                 // CHECK found a difference
+	Taken                    // another ENI, or another pod here, has the address and keeps it
 )
 
 // Refusal is an answer that is no fault of ours: its text is what the user sees, and names the limit and the remedy.

@@ -38,6 +38,8 @@ type holdRecord struct {
 	Uptime    time.Duration `json:"uptime"`
 	Visible   bool          `json:"visible"`
 	Sticky    bool          `json:"sticky,omitempty"`
+	Claimed   bool          `json:"claimed,omitempty"`
+	Floats    bool          `json:"floats,omitempty"`
 	Link      int           `json:"link,omitempty"`
 	Until     time.Duration `json:"until,omitempty"` // when the cooldown ends
 }
@@ -45,7 +47,7 @@ type holdRecord struct {
 func holdKey(k attachment.Key) string { return holdPrefix + k.ContainerID + "/" + k.IfName }
 
 func (h *hold) record() Record {
-	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.link, h.until})
+	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.claimed, h.floats, h.link, h.until})
 	if err != nil { // strings, numbers and addresses always marshal
 		panic(err)
 	}
@@ -136,7 +138,7 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	}
 	h := &hold{
 		Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky,
-		link: rec.Link, told: 1,
+		claimed: rec.Claimed, floats: rec.Floats, link: rec.Link, told: 1,
 	}
 	if event == ownership.Restarted {
 		h.until = rec.Until

@@ -111,7 +111,7 @@ func (p *iface) planWaiters(c *clock) func(context.Context) {
 }
 
 func (p *iface) planClaim(c *clock) func(context.Context) {
-	if _, w := p.nextClaim(); w != nil && c.due(later(p.w.resume, w.retry)) {
+	if w := p.nextClaim().by; w != nil && c.due(later(p.w.resume, w.retry)) {
 		p.w.claimed = true
 		return p.claim
 	}
@@ -147,7 +147,7 @@ func (p *iface) planDoubts(c *clock) func(context.Context) {
 // planSurplus decides what goes back to EC2.
 func (p *iface) planSurplus(c *clock) func(context.Context) {
 	if len(p.leaving(true)) > 0 && c.due(p.w.resume) {
-		return p.giveBack(func() []unit { return p.leaving(true) })
+		return p.giveBackNamed
 	}
 	if len(p.leaving(false)) == 0 {
 		p.w.surplus = time.Time{}
@@ -375,6 +375,7 @@ func (p *iface) regain(ctx context.Context) {
 		}
 	}
 	n.mu.Unlock()
+	lost = n.unwanted(lost, p)
 	var err error
 	var owners map[netip.Addr]eni.ID
 	if len(lost) > 0 {
