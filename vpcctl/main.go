@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Command vpcctl is the operator's command line: what the agent of this worker knows, as tables or as JSON. It reads the
-// command line, asks the agent's socket and prints; it changes nothing, and speaks neither to EC2 nor to Kubernetes.
+// Command vpcctl is the operator's command line: what the agent of this worker knows, and which addresses are registered for
+// pods that are gone, as tables or as JSON. It reads the command line, asks the agent's socket, or EC2 and Kubernetes, and
+// prints. It changes nothing without being told to by --yes.
 package main
 
 import (
@@ -36,9 +37,9 @@ func isTerminal(f *os.File) bool {
 // Exit statuses.
 const (
 	exitOK       = 0
-	exitFailure  = 1 // no answer from an agent
+	exitFailure  = 1 // no answer, from an agent, EC2 or Kubernetes
 	exitUsage    = 2 // the command line is wrong
-	exitProblems = 3 // with --fail: the agent reports problems
+	exitProblems = 3 // with --fail: problems, or orphans, were found
 )
 
 // door is what the process was given. The commands are its methods.
@@ -52,10 +53,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	d := &door{getenv: getenv, stdout: stdout, stderr: stderr, colour: colour}
 	root := &cobra.Command{
 		Use:   "vpcctl",
-		Short: "See what multus-vpc does on a worker",
-		Long: `See what multus-vpc does on a worker.
+		Short: "See what multus-vpc does, and clean up",
+		Long: `See what multus-vpc does on a worker, and clean up what pods left behind.
 
-Exit status: 0 done, 1 no answer from an agent, 2 the command line is wrong, 3 problems were found (with --fail).`,
+Exit status: 0 done, 1 no answer from an agent, EC2 or Kubernetes, 2 the command line is wrong, 3 something was found (with --fail).`,
 		Args:              noArguments,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		Version:           version(),
@@ -66,7 +67,7 @@ Exit status: 0 done, 1 no answer from an agent, 2 the command line is wrong, 3 p
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &problem{status: exitUsage, err: err, hint: "see " + c.CommandPath() + " -h"}
 	})
-	root.AddCommand(d.statusCommand())
+	root.AddCommand(d.statusCommand(), d.sweepCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -84,7 +85,7 @@ func (p *problem) Error() string { return p.err.Error() }
 func (p *problem) Unwrap() error { return p.err }
 
 // errProblems has been told by the table itself.
-var errProblems = errors.New("the agent reports problems")
+var errProblems = errors.New("problems were found")
 
 func noArguments(c *cobra.Command, args []string) error {
 	if len(args) == 0 {

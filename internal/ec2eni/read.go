@@ -108,6 +108,19 @@ func (c *Client) InterfacesOf(ctx context.Context, instance eni.InstanceID) ([]e
 	return all, nil
 }
 
+// InterfacesTagged reads the ENIs that have the tag, and lie in one of the subnets when any are given.
+func (c *Client) InterfacesTagged(ctx context.Context, key, value string, subnets []eni.SubnetID) ([]eni.Interface, error) {
+	filters := []types.Filter{filter("tag:"+key, value)}
+	if len(subnets) > 0 {
+		filters = append(filters, filter("subnet-id", strs(subnets)...))
+	}
+	all, err := c.interfaces(ctx, filters...)
+	if err != nil {
+		return nil, fmt.Errorf("read ENIs tagged %s=%s: %w", key, value, err)
+	}
+	return all, nil
+}
+
 // InterfacesWithMAC reads the ENIs that have the MAC; in one Region there should be one.
 func (c *Client) InterfacesWithMAC(ctx context.Context, mac eni.MAC) ([]eni.Interface, error) {
 	all, err := c.interfaces(ctx, filter("mac-address", string(mac)))

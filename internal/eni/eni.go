@@ -92,6 +92,11 @@ func SameCluster(ours, other map[string]string) bool {
 	return len(mine) == 0 || slices.ContainsFunc(mine, func(c string) bool { return slices.Contains(theirs, c) })
 }
 
+// OfCluster reports whether an ENI's tags name the cluster.
+func OfCluster(tags map[string]string, name string) bool {
+	return slices.Contains(clusters(tags), name)
+}
+
 func clusters(tags map[string]string) []string {
 	var names []string
 	for k, v := range tags {

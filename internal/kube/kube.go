@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Package kube asks the Kubernetes API the few questions that a node has: today one, which pod of a StatefulSet a pod is.
-// The agent uses it for sticky addresses. A question is one GET of an object's metadata; nothing is cached or watched, so
-// that a worker costs the API server nothing until a pod asks. It only reads, and decides nothing about addresses.
+// Package kube asks the Kubernetes API. A [Client] asks the few questions that a node has: today one, which pod of a
+// StatefulSet a pod is. The agent uses it for sticky addresses. A question is one GET of an object's metadata; nothing is
+// cached or watched, so that a worker costs the API server nothing until a pod asks. A [Reader] lists what a cluster has, for
+// an operator's command. Both only read, and decide nothing about addresses.
 //
-// Of client-go it uses the metadata client: the typed clients link every API group's types, four times as much.
+// Of client-go it uses the metadata and dynamic clients: the typed clients link every API group's types, four times as much.
 package kube
 
 import (
@@ -40,6 +41,8 @@ var ErrNoAPI = errors.New("no access to a Kubernetes API is configured")
 type Config struct {
 	// Kubeconfig is the path of one file; empty means the service account.
 	Kubeconfig string
+	// Context of the Kubeconfig; empty means its current one.
+	Context string
 	// ServiceHost and ServicePort are KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT of a pod; empty outside a cluster.
 	ServiceHost, ServicePort string
 	// ServiceAccountDir has token and ca.crt; empty means [DefaultServiceAccountDir].
@@ -56,14 +59,11 @@ type Client struct {
 // New makes a client without asking anything yet, so that the API may be away. The error matches [ErrNoAPI] when cfg is
 // about no cluster: no Kubeconfig, and not in a pod with a service account.
 func New(cfg Config) (*Client, error) {
-	access, err := cfg.access()
+	access, err := cfg.prepare()
 	if err != nil {
 		return nil, err
 	}
-	access.UserAgent = cfg.UserAgent
 	access.Timeout = requestTimeout
-	access.QPS = -1 // the API server's own fairness shares it out; client-go's default is 5 a second
-	access.WarningHandler = rest.NoWarnings{}
 	client, err := metadata.NewForConfig(access)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the Kubernetes API at %s: %w", access.Host, err)
@@ -71,11 +71,23 @@ func New(cfg Config) (*Client, error) {
 	return &Client{client}, nil
 }
 
+// prepare is access with what is the same for all who ask.
+func (cfg Config) prepare() (*rest.Config, error) {
+	access, err := cfg.access()
+	if err != nil {
+		return nil, err
+	}
+	access.UserAgent = cfg.UserAgent
+	access.QPS = -1 // the API server's own fairness shares it out; client-go's default is 5 a second
+	access.WarningHandler = rest.NoWarnings{}
+	return access, nil
+}
+
 // access is where the API server is and as whom to speak to it.
 func (cfg Config) access() (*rest.Config, error) {
 	switch {
 	case cfg.Kubeconfig != "":
-		access, err := readKubeconfig(cfg.Kubeconfig)
+		access, err := readKubeconfig(cfg.Kubeconfig, cfg.Context)
 		if err != nil {
 			return nil, fmt.Errorf("read kubeconfig %s: %w", cfg.Kubeconfig, err)
 		}
@@ -87,9 +99,9 @@ func (cfg Config) access() (*rest.Config, error) {
 	}
 }
 
-// readKubeconfig uses the current context of that one file. Unlike the loaders for command lines it never falls back to
+// readKubeconfig uses a context of that one file, the current one without a name. Unlike the loaders for command lines it never falls back to
 // the service account: who names a file means that file.
-func readKubeconfig(path string) (*rest.Config, error) {
+func readKubeconfig(path, name string) (*rest.Config, error) {
 	file, err := clientcmd.LoadFromFile(path)
 	if err != nil {
 		return nil, err
@@ -97,7 +109,7 @@ func readKubeconfig(path string) (*rest.Config, error) {
 	if err := clientcmd.ResolveLocalPaths(file); err != nil {
 		return nil, err
 	}
-	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
+	return clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{CurrentContext: name}).ClientConfig()
 }
 
 // serviceAccount is the access that every pod has, unless its author said automountServiceAccountToken: false. It is

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package sweep
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/cluster"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// view is what one look shows.
+type view struct {
+	interfaces   []eni.Interface
+	reservations map[eni.SubnetID][]eni.Reservation
+	networks     []cluster.Network
+	nodes        []cluster.Node
+	pods         []cluster.Pod
+}
+
+// claim is a range of addresses that somebody may take without Multus' doing.
+type claim struct {
+	attachment.Range
+	who string
+}
+
+// evidence is a view, ordered by what is asked of it.
+type evidence struct {
+	options      Options
+	reservations map[eni.SubnetID][]eni.Reservation
+	holders      map[netip.Addr]string // live pods
+	ended        map[netip.Addr]string // pods that succeeded or failed
+	floating     []claim
+	nodes        map[eni.InstanceID]string
+	// unsettled and registering say of nodes which pod on them is being set up, and which registers addresses by itself;
+	// "" is any node, for pods on a node that names no instance.
+	unsettled, registering map[string]string
+	// reserved and chosen name a network for which agents keep such stock.
+	reserved, chosen string
+}
+
+// judge says of every secondary and IPv6 address what it is, sorted by worker, ENI and address. The error says that something
+// cannot be understood, and so that nothing can be judged.
+func (v view) judge(o Options) ([]Finding, error) {
+	e, err := v.evidence(o)
+	if err != nil {
+		return nil, err
+	}
+	var findings []Finding
+	for _, i := range v.interfaces {
+		for _, a := range slices.Concat(i.Secondary, i.IPv6) {
+			if len(o.Ranges) > 0 && !in(o.Ranges, a) || a == i.Primary {
+				continue
+			}
+			f := Finding{Address: a, ENI: i.ID, SubnetID: i.SubnetID, Instance: i.InstanceID, Node: e.nodes[i.InstanceID], Verdict: Kept}
+			if f.Reason = e.keep(i, a); f.Reason == "" {
+				f.Verdict, f.Reason = Orphan, e.orphan(i, a)
+			}
+			findings = append(findings, f)
+		}
+	}
+	slices.SortFunc(findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Instance, b.Instance), cmp.Compare(a.ENI, b.ENI), a.Address.Compare(b.Address))
+	})
+	return findings, nil
+}
+
+func (v view) evidence(o Options) (evidence, error) {
+	e := evidence{
+		options: o, reservations: v.reservations, holders: map[netip.Addr]string{}, ended: map[netip.Addr]string{},
+		nodes: map[eni.InstanceID]string{}, unsettled: map[string]string{}, registering: map[string]string{},
+	}
+	named := map[string]bool{}
+	for _, n := range v.nodes {
+		if n.Instance != "" {
+			e.nodes[n.Instance], named[n.Name] = n.Name, true
+		}
+	}
+	for _, n := range v.networks {
+		use, err := n.Use()
+		if err != nil {
+			return e, err
+		}
+		for _, r := range use.Floating {
+			e.floating = append(e.floating, claim{r, "network " + n.String()})
+		}
+		if use.Reserved {
+			e.reserved = cmp.Or(e.reserved, n.String())
+		}
+		if use.Chosen {
+			e.chosen = cmp.Or(e.chosen, n.String())
+		}
+	}
+	for _, p := range v.pods {
+		node := p.Node
+		if !named[node] {
+			node = ""
+		}
+		if err := e.add(p, node); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
+}
+
+// add notes what a pod on the node says.
+func (e *evidence) add(p cluster.Pod, node string) error {
+	addrs, written, err := p.Attached()
+	if p.Ended {
+		for _, a := range addrs {
+			e.ended[a] = p.String()
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		e.holders[a] = p.String()
+	}
+	ranges, err := p.Floating()
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		e.floating = append(e.floating, claim{r, "pod " + p.String()})
+	}
+	if p.Node == "" {
+		return nil
+	}
+	if p.Multus() && !written {
+		e.unsettled[node] = p.String()
+	}
+	if p.Registers() {
+		e.registering[node] = p.String()
+	}
+	return nil
+}
+
+// keep is why the address is not to be freed; empty when it may be.
+func (e *evidence) keep(i eni.Interface, a netip.Addr) string {
+	if pod, held := e.holders[a]; held {
+		return "pod " + pod + " has it"
+	}
+	if in(e.options.Keep, a) {
+		return "--keep says so"
+	}
+	if n := slices.IndexFunc(e.floating, func(c claim) bool { return c.Contains(a) }); n >= 0 {
+		return e.floating[n].who + " lets it float"
+	}
+	node, known := e.nodes[i.InstanceID]
+	switch {
+	case i.InstanceID == "" && e.options.Cluster == "":
+		return "its ENI is on no instance; --cluster would say whose it is"
+	case i.InstanceID == "":
+		return ""
+	case !known && e.options.Cluster == "":
+		return fmt.Sprintf("%s is no node of this cluster", i.InstanceID)
+	}
+	if reason := e.stock(i, a); reason != "" {
+		return reason
+	}
+	return e.busy(node)
+}
+
+// stock is why the address may be an agent's, or the worker's own.
+func (e *evidence) stock(i eni.Interface, a netip.Addr) string {
+	n := slices.IndexFunc(e.reservations[i.SubnetID], func(r eni.Reservation) bool { return r.Type == eni.Explicit && r.CIDR.Contains(a) })
+	if n < 0 {
+		switch {
+		case a.Is6() && len(e.options.Ranges) == 0:
+			return "may be the worker's own IPv6 address; name its range by --range if it is not"
+		case e.chosen != "":
+			return fmt.Sprintf("may be an agent's stock: network %s has EC2 choose addresses", e.chosen)
+		}
+		return ""
+	}
+	switch r := e.reservations[i.SubnetID][n]; {
+	case r.Role() == eni.RoleStatic:
+		return ""
+	case r.Role() == eni.RolePool:
+		return fmt.Sprintf("is an agent's stock: %s %s is tagged %s=%s", r.ID, r.CIDR, eni.TagRole, eni.RolePool)
+	case e.reserved != "":
+		return fmt.Sprintf("may be an agent's stock: network %s may draw on %s %s, which is not tagged %s=%s", e.reserved, r.ID, r.CIDR, eni.TagRole, eni.RoleStatic)
+	}
+	return ""
+}
+
+// busy is why what happens on the node is not known well enough.
+func (e *evidence) busy(node string) string {
+	for _, n := range []string{node, ""} {
+		if pod := e.unsettled[n]; pod != "" {
+			return "pod " + pod + " is being set up on this worker, and may get it"
+		}
+		if pod := e.registering[n]; pod != "" && len(e.options.Ranges) == 0 {
+			return "pod " + pod + " on this worker has a sidecar, and may carry it; name its range by --range if it does not"
+		}
+	}
+	return ""
+}
+
+// orphan is why nobody is taken to have the address.
+func (e *evidence) orphan(i eni.Interface, a netip.Addr) string {
+	switch pod := e.ended[a]; {
+	case pod != "":
+		return "pod " + pod + " has ended"
+	case i.InstanceID == "":
+		return "no pod has it, and its ENI is on no instance"
+	}
+	return "no pod has it"
+}
+
+func in(ranges []attachment.Range, a netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(r attachment.Range) bool { return r.Contains(a) })
+}
