@@ -34,6 +34,11 @@ func TestDependenciesAreAccountedFor(t *testing.T) {
 			direct[module] = true
 		}
 		same(t, mod, firstColumn(doc.section(t, "## `"+mod+"`")), slices.Sorted(maps.Keys(direct)))
+		for _, m := range indirect.FindAllStringSubmatch(read(t, mod), -1) {
+			if mod == "go.mod" && direct[m[1]] {
+				t.Errorf("%s says that %s is not imported: go mod tidy", mod, m[1])
+			}
+		}
 	}
 }
 
@@ -61,6 +66,7 @@ func imports(t *testing.T) []string {
 var (
 	toolBlock   = regexp.MustCompile(`(?ms)^tool (?:\((.*?)^\)|(\S+))`)
 	toolName    = regexp.MustCompile(`(?m)//.*$`) // scripts/tools.sh
+	indirect    = regexp.MustCompile(`(?m)^\s*(\S+) v\S+ // indirect$`)
 	requirement = regexp.MustCompile(`(?m)^(?:require )?\s*(\S+\.\S+) v\S+`)
 )
 
