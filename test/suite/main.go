@@ -4,8 +4,8 @@
 // Command suite runs all tests and counts them. `make test` uses it. It runs the tests of this host with -race and
 // -shuffle, and those behind the build tag ipvlan by the runner in test/vm, all in one machine. A test that
 // `go test -list` names and that did not pass is a failure: failed, skipped, or never run, and so is one that ran
-// without being listed. Silence is no success. What the tests need (bin/, the peers' programs) is built before, and
-// reaches them by MULTUS_VPC_BIN and MULTUS_VPC_PEERS; what tests mean is none of its business.
+// without being listed. Silence is no success. What the tests need (bin/, the programs of others) is built before,
+// and reaches them by MULTUS_VPC_BIN, MULTUS_VPC_PEERS and MULTUS_VPC_STACK; what tests mean is none of its business.
 package main
 
 import (
@@ -101,7 +101,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	}
 	o.self = self
 	o.runner = filepath.Join(filepath.Dir(self), "vm")
-	for _, name := range []string{"MULTUS_VPC_BIN", "MULTUS_VPC_PEERS"} {
+	for _, name := range []string{"MULTUS_VPC_BIN", "MULTUS_VPC_PEERS", "MULTUS_VPC_STACK"} {
 		dir := getenv(name)
 		if !filepath.IsAbs(dir) {
 			return o, errors.New(name + " must name a folder absolutely (make test-unit and make test-vm set it)")
