@@ -4,13 +4,16 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/guard"
 	"github.com/multus-vpc/multus-vpc/internal/kube"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
@@ -19,13 +22,16 @@ import (
 // between the two: flag, then environment, then file, then built-in default.
 type options struct {
 	socket         string
+	syncSocket     string
 	stateDir       string
 	cniBinDir      string
 	metricsAddress string
 	configFile     string
 	logLevel       string
 	kube           kube.Config
+	nodeName       string
 	pool           pool.Config
+	guard          guard.Config
 }
 
 const usage = `agent is the multus-vpc node agent: it keeps addresses of subnet CIDR reservations on this worker's ENIs and gives
@@ -40,7 +46,7 @@ Flags (environment variable):
 
 // parseOptions reads flags, environment and file, and reports everything that is wrong with them at once.
 func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{pool: pool.DefaultConfig()}
+	o := options{pool: pool.DefaultConfig(), guard: guard.DefaultConfig()}
 	fs := flag.NewFlagSet("agent", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // an error is told once, by run
 	text := func(p *string, name, env, def, use string) {
@@ -50,11 +56,13 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		fs.StringVar(p, name, def, fmt.Sprintf("%s (%s)", use, env))
 	}
 	text(&o.socket, "socket", "MULTUS_VPC_AGENT_SOCKET", agentapi.DefaultSocket, "unix `path` to listen on for plugins")
+	text(&o.syncSocket, "sync-socket", "MULTUS_VPC_SYNC_SOCKET", "", "unix `path` to listen on for init containers and sidecars, in a folder of its own that pods mount; default sync/sync.sock beside --socket's folder")
 	text(&o.stateDir, "state-dir", "MULTUS_VPC_STATE_DIR", "/var/lib/multus-vpc", "`folder` of the ledger; must survive a reboot")
 	text(&o.cniBinDir, "cni-bin-dir", "MULTUS_VPC_CNI_BIN_DIR", "", "`folder` to install the plugins in; empty installs nothing")
 	text(&o.metricsAddress, "metrics-address", "MULTUS_VPC_METRICS_ADDRESS", ":61690", "`address` of /metrics, /healthz and /readyz; empty serves none")
 	text(&o.configFile, "config", "MULTUS_VPC_CONFIG", "", "YAML `file` with pool targets")
 	text(&o.kube.Kubeconfig, "kubeconfig", "KUBECONFIG", "", "`file` to reach the Kubernetes API with; empty means as this pod's service account, or not at all")
+	text(&o.nodeName, "node-name", "NODE_NAME", "", "this node's `name` in the Kubernetes API (spec.nodeName), to tell by Multus's word which pod has an address")
 	text(&o.logLevel, "log-level", "MULTUS_VPC_LOG_LEVEL", "info", "debug, info, warn or error")
 	o.kube.ServiceHost, o.kube.ServicePort = getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 	if err := fs.Parse(args); err != nil {
@@ -65,6 +73,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 		}
 		return options{}, err
 	}
+	o.syncSocket = cmp.Or(o.syncSocket, filepath.Join(filepath.Dir(filepath.Dir(o.socket)), "sync", filepath.Base(agentapi.DefaultSyncSocket)))
 	var errs []error
 	if fs.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unexpected argument %q: the agent takes flags only", fs.Arg(0)))
@@ -99,6 +108,9 @@ func (o *options) validate() error {
 	var errs []error
 	if o.socket == "" {
 		errs = append(errs, errors.New("--socket: must name a path"))
+	}
+	if filepath.Dir(filepath.Clean(o.syncSocket)) == filepath.Dir(filepath.Clean(o.socket)) {
+		errs = append(errs, errors.New("--sync-socket: must be in another folder than --socket, for pods mount its folder"))
 	}
 	if o.stateDir == "" {
 		errs = append(errs, errors.New("--state-dir: must name a folder"))

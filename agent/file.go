@@ -34,6 +34,8 @@ type fileConfig struct {
 	MassReapDelay *int `json:"massReapDelay,omitempty"`
 	// ActiveSubnets are the IDs of subnets whose ENIs take stock without waiting for a first pod. Default none.
 	ActiveSubnets []eni.SubnetID `json:"activeSubnets,omitempty"`
+	// Sync says what pods may claim through --sync-socket.
+	Sync *syncConfig `json:"sync,omitempty"`
 }
 
 // readFile overlays the YAML file on the defaults, as far as it can be read: the rest is judged all the same.
@@ -70,6 +72,9 @@ func (o *options) overlay(text []byte) error {
 		}
 	}
 	o.pool.ActiveSubnets = f.ActiveSubnets
+	if f.Sync != nil {
+		o.overlaySync(*f.Sync, in)
+	}
 	return errors.Join(wrong...)
 }
 
@@ -79,38 +84,60 @@ func parseFile(text []byte) (f fileConfig, wrong []error) {
 	if err != nil {
 		return f, []error{err}
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(doc, &fields); err != nil {
-		return f, []error{errors.New("the file is not a mapping of keys to values")}
-	}
-	known := f.keys()
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		want, ok := known[key]
-		if !ok {
-			wrong = append(wrong, fmt.Errorf("%s: unknown key (value %s); there are %s",
-				key, fields[key], strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
-			continue
-		}
-		one := append(append([]byte(`{"`+key+`":`), fields[key]...), '}')
-		if err := json.Unmarshal(one, &f); err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %s is not %s", key, fields[key], want))
-		}
-	}
-	return f, wrong
+	return f, parseObject(doc, "", reflect.ValueOf(&f).Elem())
 }
 
-// keys are the file's keys, each with what its value must be.
-func (f fileConfig) keys() map[string]string {
-	words := map[reflect.Type]string{
-		reflect.TypeFor[*int]():           "a whole number",
-		reflect.TypeFor[[]eni.SubnetID](): "a list of subnet IDs",
+// words say what a value of the file must be.
+func words(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[*int]():
+		return "a whole number"
+	case reflect.TypeFor[*string]():
+		return "a text"
+	case reflect.TypeFor[[]string]():
+		return "a list of ranges"
+	case reflect.TypeFor[[]eni.SubnetID]():
+		return "a list of subnet IDs"
 	}
-	keys := map[string]string{}
-	for field := range reflect.TypeFor[fileConfig]().Fields() {
-		key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		keys[key] = words[field.Type]
+	return "a mapping of keys to values"
+}
+
+// parseObject reads a mapping into a struct, and says what is wrong with each key by its path.
+func parseObject(doc []byte, path string, into reflect.Value) (wrong []error) {
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(doc, &given); err != nil {
+		if path == "" {
+			return []error{errors.New("the file is not a mapping of keys to values")}
+		}
+		return []error{fmt.Errorf("%s: %s is not %s", strings.TrimSuffix(path, "."), doc, words(into.Type()))}
 	}
-	return keys
+	known := keys(into)
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		field, ok := known[key]
+		value := given[key]
+		switch {
+		case !ok:
+			wrong = append(wrong, fmt.Errorf("%s: unknown key (value %s); there are %s", path+key, value, strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+		case field.Kind() == reflect.Pointer && field.Type().Elem().Kind() == reflect.Struct && string(value) != "null":
+			field.Set(reflect.New(field.Type().Elem()))
+			wrong = append(wrong, parseObject(value, path+key+".", field.Elem())...)
+		default:
+			if err := json.Unmarshal(value, field.Addr().Interface()); err != nil {
+				wrong = append(wrong, fmt.Errorf("%s: %s is not %s", path+key, value, words(field.Type())))
+			}
+		}
+	}
+	return wrong
+}
+
+// keys are the fields of a struct by their names in the file.
+func keys(of reflect.Value) map[string]reflect.Value {
+	known := map[string]reflect.Value{}
+	for i := range of.NumField() {
+		key, _, _ := strings.Cut(of.Type().Field(i).Tag.Get("json"), ",")
+		known[key] = of.Field(i)
+	}
+	return known
 }
 
 // setCount puts a number that was given where it belongs.

@@ -153,6 +153,7 @@ var codes = map[pool.Reason]uint{
 	pool.NotReady:   agentapi.CodeTryAgainLater,
 	pool.MasterMode: agentapi.CodeMasterMode,
 	pool.Mismatch:   agentapi.CodeCheckFailed,
+	pool.Taken:      agentapi.CodeContested,
 }
 
 // failed words an error, or an empty response for none.

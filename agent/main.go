@@ -2,8 +2,8 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Command agent is the node agent, one to a worker: the only caller of EC2 on the way of a CNI call. This door reads
-// the configuration, opens ledger and socket, wires the pool to EC2, metadata, kernel and ledger, serves the plugins
-// and shuts down. Which address goes to whom is decided in internal/pool.
+// the configuration, opens ledger and sockets, wires the pool to EC2, metadata, kernel and ledger, serves plugins and pods,
+// and shuts down. Which address goes to whom is decided in internal/pool, what a pod may claim in internal/guard.
 package main
 
 import (
@@ -29,6 +29,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/guard"
 	"github.com/multus-vpc/multus-vpc/internal/imds"
 	"github.com/multus-vpc/multus-vpc/internal/ledger"
 	"github.com/multus-vpc/multus-vpc/internal/link"
@@ -111,22 +112,28 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	}
 	defer func() { err = errors.Join(err, book.Close()) }()
 	report(log, found)
-	who, err := pods(o.kube, log)
+	client, err := api(o.kube, log)
 	if err != nil {
 		return err
 	}
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
 	m.wire(&o.pool)
-	node := pool.New(o.pool, instance, pool.Ports{
+	ports := pool.Ports{
 		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
 		Metadata:   metadata,
 		Host:       host{log},
 		Namespaces: namespaces{},
 		Ledger:     records{book},
 		Tombstones: tombstones{tombstone.Dir(filepath.Join(filepath.Dir(o.socket), agentapi.TombstoneDir))},
-		Pods:       who,
-	}, entries(found.Entries), found.Rebooted)
+	}
+	o.guard.Log = log
+	behind := guard.Ports{Namespaces: namespaces{}}
+	if client != nil { // a nil client is no nil interface
+		ports.Pods, behind.Pods = client, networks{client, o.nodeName}
+	}
+	node := pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted)
+	behind.Node = claims{node}
 
 	m.gauges.node.Store(node)
 	ln, err := agentapi.Listen(o.socket)
@@ -136,11 +143,11 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if err := install(o.cniBinDir); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	return work(ctx, o, log, node, m, ln)
+	return work(ctx, o, log, node, guard.New(o.guard, behind), m, ln)
 }
 
 // work runs what runs at the same time, and ends all of it when one fails or ctx ends.
-func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *metrics, ln net.Listener) error {
+func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *guard.Guard, m *metrics, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -155,6 +162,11 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, m *
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
 	part("serve plugins", func(ctx context.Context) error {
 		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, metrics: m, version: version()})
+	})
+	part("serve pods", func(ctx context.Context) error {
+		up := func() { log.Info("listening for pods", "socket", o.syncSocket) }
+		(&agentapi.PodServer{Path: o.syncSocket, Log: log, Up: up}).Serve(ctx, podHandler{g, m})
+		return nil
 	})
 	log.Info("listening", "socket", o.socket)
 	wg.Wait()

@@ -43,7 +43,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: histograms("multusvpc_request_duration_seconds",
-			"Duration of the plugins' requests by method and CNI error code, 0 for none.", prometheus.ExponentialBuckets(0.0001, 3, 12), "method", "code"),
+			"Duration of the plugins' and pods' requests by method and CNI error code, 0 for none.", prometheus.ExponentialBuckets(0.0001, 3, 12), "method", "code"),
 		calls:     counters("multusvpc_ec2_calls_total", "EC2 calls by action.", "action"),
 		errors:    counters("multusvpc_ec2_errors_total", "EC2 calls that failed by action and EC2's error code, or why there was no answer.", "action", "error"),
 		throttles: counters("multusvpc_ec2_throttles_total", "EC2 calls that EC2 refused because of the account's request rate, by action.", "action"),
@@ -81,6 +81,9 @@ func (m *metrics) begin() {
 	for method := range methods {
 		m.requests.WithLabelValues(string(method), "0")
 	}
+	for method := range podMethods {
+		m.requests.WithLabelValues(string(method), "0")
+	}
 }
 
 // wire has a pool count here.
@@ -89,13 +92,15 @@ func (m *metrics) wire(cfg *pool.Config) {
 	cfg.Refill = func(d time.Duration) { m.refills.Observe(d.Seconds()) }
 }
 
-// request counts one request of a plugin.
+// request counts one request of a plugin or a pod.
 func (m *metrics) request(method agentapi.Method, e *agentapi.Error, took time.Duration) {
 	code := uint(0)
 	if e != nil {
 		code = e.Code
 	}
-	if _, known := methods[method]; !known {
+	_, plugins := methods[method]
+	_, pods := podMethods[method]
+	if !plugins && !pods {
 		method = "unknown" // what a client sends must not become a label
 	}
 	m.requests.WithLabelValues(string(method), strconv.FormatUint(uint64(code), 10)).Observe(took.Seconds())

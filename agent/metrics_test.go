@@ -120,10 +120,13 @@ func TestLabelsAreClosedSets(t *testing.T) {
 	for m := range methods {
 		real["method"] = append(real["method"], string(m))
 	}
+	for m := range podMethods {
+		real["method"] = append(real["method"], string(m))
+	}
 	for _, code := range codes {
 		real["code"] = append(real["code"], fmt.Sprint(code))
 	}
-	for _, code := range []uint{agentapi.CodeUnsupportedField, agentapi.CodeIO, agentapi.CodeDecode, agentapi.CodeNotAvailable, agentapi.CodeLimited, agentapi.CodeVersion} {
+	for _, code := range []uint{agentapi.CodeUnsupportedField, agentapi.CodeIO, agentapi.CodeDecode, agentapi.CodeNotAvailable, agentapi.CodeLimited, agentapi.CodeVersion, agentapi.CodeContested} {
 		real["code"] = append(real["code"], fmt.Sprint(code))
 	}
 	for _, s := range append(ownership.States()[1:], holdStates[:]...) {

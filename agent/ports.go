@@ -125,16 +125,14 @@ func word(s tombstone.Note) pool.Tombstone {
 	return pool.Tombstone{Key: s.Key, BootID: s.BootID, Uptime: time.Duration(s.BootTime)}
 }
 
-// pods is the Kubernetes API, or nil where there is none: then sticky addresses are refused, and all else works.
-func pods(cfg kube.Config, log *slog.Logger) (pool.Pods, error) {
+// api is the Kubernetes API, or nil where there is none: then sticky addresses are refused, pods' claims take nothing from other
+// ENIs but floating addresses, and all else works.
+func api(cfg kube.Config, log *slog.Logger) (*kube.Client, error) {
 	cfg.UserAgent = "multus-vpc-agent/" + version()
 	client, err := kube.New(cfg)
 	if errors.Is(err, kube.ErrNoAPI) {
 		log.Info("works without the Kubernetes API; sticky addresses are refused", "reason", err)
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err // not client: a nil client is no nil interface
-	}
-	return client, nil
+	return client, err
 }

@@ -36,7 +36,7 @@ func TestPodsAreNilWithoutKubernetes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out bytes.Buffer
-			got, err := pods(tc.cfg, slog.New(slog.NewTextHandler(&out, nil)))
+			got, err := api(tc.cfg, slog.New(slog.NewTextHandler(&out, nil)))
 			if (got != nil) != tc.want || (err != nil) != tc.bad || !strings.Contains(out.String(), tc.says) {
 				t.Errorf("got %v, %v; log %q", got, err, &out)
 			}

@@ -34,6 +34,7 @@ func encode(req Request) []byte {
 		w.Key("query")
 		encodeQuery(&w, req.Query)
 	}
+	text(&w, "interface", req.Interface)
 	list(&w, "addresses", req.Addresses, func(p netip.Prefix) { w.Text(p) })
 	text(&w, "onConflict", string(req.OnConflict))
 	text(&w, "network", req.Network)

@@ -30,25 +30,27 @@ func admit(conn net.Conn, home attachment.Netns) error {
 // namespaceOf is the network namespace of a socket: for a listener where it was made, for an accepted unix connection
 // that of the peer, because connect(2) makes the accepting side's socket in the caller's namespace
 // (net/unix/af_unix.c, unix_stream_connect: unix_create1(net, …) with net = sock_net(sk)).
-func namespaceOf(socket any) (attachment.Netns, error) {
-	var ns attachment.Netns
+func namespaceOf(socket any) (ns attachment.Netns, err error) {
+	var inner error
+	err = control(socket, func(fd int) {
+		if ns, inner = byCookie(fd); errors.Is(inner, unix.ENOPROTOOPT) {
+			ns, inner = byHandle(fd)
+		}
+	})
+	return ns, errors.Join(err, inner)
+}
+
+// control has do use the file descriptor of a socket.
+func control(socket any, do func(fd int)) error {
 	sc, ok := socket.(syscall.Conn)
 	if !ok {
-		return ns, fmt.Errorf("%T is not a socket", socket)
+		return fmt.Errorf("%T is not a socket", socket)
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return ns, err
+		return err
 	}
-	var inner error
-	if err = raw.Control(func(fd uintptr) {
-		if ns, inner = byCookie(int(fd)); errors.Is(inner, unix.ENOPROTOOPT) {
-			ns, inner = byHandle(int(fd))
-		}
-	}); err != nil {
-		return ns, err
-	}
-	return ns, inner
+	return raw.Control(func(fd uintptr) { do(int(fd)) })
 }
 
 // byCookie needs Linux 5.14.
@@ -60,16 +62,25 @@ func byCookie(fd int) (attachment.Netns, error) {
 	return attachment.Netns{Cookie: cookie}, nil
 }
 
-// byHandle needs CAP_NET_ADMIN. An inode cannot be reused while the socket lives, so it is as good here.
+// byHandle is for older kernels. An inode cannot be reused while the socket lives, so it is as good here.
 func byHandle(fd int) (attachment.Netns, error) {
-	ns, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGSKNS, 0)
-	if errno != 0 {
-		return attachment.Netns{}, fmt.Errorf("ioctl SIOCGSKNS: %w", errno)
+	ns, err := handleOf(fd)
+	if err != nil {
+		return attachment.Netns{}, err
 	}
-	defer func() { _ = unix.Close(int(ns)) }() // opened for reading alone
+	defer func() { _ = unix.Close(ns) }() // opened for reading alone
 	var st unix.Stat_t
-	if err := unix.Fstat(int(ns), &st); err != nil {
+	if err := unix.Fstat(ns, &st); err != nil {
 		return attachment.Netns{}, fmt.Errorf("stat the namespace: %w", err)
 	}
 	return attachment.Netns{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// handleOf opens the network namespace of a socket. It needs CAP_NET_ADMIN.
+func handleOf(fd int) (ns int, err error) {
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGSKNS, 0)
+	if errno != 0 {
+		return -1, fmt.Errorf("ioctl SIOCGSKNS: %w", errno)
+	}
+	return int(r), nil
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -46,6 +47,9 @@ type Server struct {
 	Connections int
 	// Log is told of connections that were not served; nil means nobody.
 	Log *slog.Logger
+
+	pace     time.Duration // of what is logged of refused connections; 0: all of them
+	lastSaid atomic.Int64  // in nanoseconds, when pace is not 0
 }
 
 // Serve answers on ln until ctx ends, then closes ln, ends the requests in flight and returns nil once all are
@@ -55,35 +59,42 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, h Handler) error {
 	if err != nil {
 		return fmt.Errorf("find the network namespace of %s: %w", ln.Addr(), err)
 	}
+	var served sync.WaitGroup
+	defer served.Wait()
+	return s.each(ctx, ln, &served, func(conn net.Conn) {
+		if refused := admit(conn, home); refused != nil {
+			s.refuse(conn, CodeInternal, refused)
+			return
+		}
+		s.serve(ctx, conn, h)
+	})
+}
+
+// each accepts connections until ctx ends, and has each served by its own goroutine, which served counts.
+func (s *Server) each(ctx context.Context, ln net.Listener, served *sync.WaitGroup, serve func(net.Conn)) error {
 	defer func() { _ = ln.Close() }() // if it is not closed already, it is only now that nobody waits on it
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	limit := s.Connections
 	if limit == 0 {
 		limit = defaultConnections
 	}
-	var served sync.WaitGroup
-	defer served.Wait()
 	for slots := make(chan struct{}, limit); ; {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		conn, acceptErr := accept(ctx, ln)
-		if acceptErr != nil {
+		conn, err := accept(ctx, ln)
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("accept on %s: %w", ln.Addr(), acceptErr)
+			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
 		served.Go(func() {
 			defer func() { <-slots }()
 			defer func() { _ = conn.Close() }() // nothing is left to be written
-			if refused := admit(conn, home); refused != nil {
-				s.refuse(conn, CodeInternal, refused)
-				return
-			}
-			s.serve(ctx, conn, h)
+			serve(conn)
 		})
 	}
 }
@@ -170,10 +181,19 @@ func readRequest(r io.Reader) (req Request, err error) {
 
 // refuse answers an error that no handler has seen.
 func (s *Server) refuse(conn net.Conn, code uint, reason error) {
-	if s.Log != nil {
+	if s.Log != nil && s.mayLog(time.Now()) {
 		s.Log.Warn("refused a connection", "socket", conn.LocalAddr().String(), "reason", reason)
 	}
 	_ = send(conn, Response{Version: orDefault(s.Version), Error: &Error{Code: code, Message: reason.Error()}})
+}
+
+// mayLog keeps those who are refused from filling the disk with it.
+func (s *Server) mayLog(now time.Time) bool {
+	if s.pace == 0 {
+		return true
+	}
+	last := s.lastSaid.Load()
+	return now.UnixNano()-last >= s.pace.Nanoseconds() && s.lastSaid.CompareAndSwap(last, now.UnixNano())
 }
 
 func send(conn net.Conn, resp Response) error {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Package agentapi is the protocol between the CNI plugins and the node agent: one JSON request and one JSON response
-// on a unix socket, one exchange per connection. The plugins use [Client], the agent [Server]. It knows how to talk,
-// not what to answer; rules about addresses do not belong here. The plugins link it, so it imports the standard library
+// Package agentapi is the protocol of the node agent: one JSON request and one JSON response on a unix socket, one exchange per
+// connection. The CNI plugins and the programs in pods use [Client], the agent [Server] for the former and [PodServer] for the
+// latter. It knows how to talk, and who is calling, not what to answer; rules about addresses do not belong here. The plugins link it, so it imports the standard library
 // and x/sys alone.
 package agentapi
 
@@ -22,6 +22,9 @@ const Version = 1
 // DefaultSocket is where the agent listens and the plugins look.
 const DefaultSocket = "/run/multus-vpc/agent/agent.sock"
 
+// DefaultSyncSocket is where the agent listens for pods, whose directory they mount.
+const DefaultSyncSocket = "/run/multus-vpc/sync/sync.sock"
+
 // Method says what is asked for.
 type Method string
 
@@ -39,6 +42,14 @@ const (
 	MethodGC       Method = "gc"       // release what Network's attachments hold that are not among Valid and dead
 )
 
+// The methods of the sync socket, about Interface of the network namespace that the connection comes from. The agent's own
+// socket does not know them, and the sync socket no other: see [PodServer].
+const (
+	MethodClaim    Method = "claim"    // have EC2 know Addresses, which the interface carries, as its ENI's; idempotent
+	MethodYield    Method = "yield"    // give back what the namespace claimed of Addresses; succeeds for all others
+	MethodStanding Method = "standing" // who has each of Addresses, as EC2 says now
+)
+
 // Request is the one message that a client sends.
 type Request struct {
 	// Version of the sender.
@@ -50,9 +61,12 @@ type Request struct {
 	Attachment *attachment.Attachment `json:"attachment,omitempty"`
 	// Query says which ENI and what kind of addresses; add and eni only.
 	Query *attachment.Query `json:"query,omitempty"`
-	// Addresses that the caller expects the attachment to hold (check), or that it has from another IPAM (register).
+	// Interface that carries Addresses, on the sync socket.
+	Interface string `json:"interface,omitempty"`
+	// Addresses that the caller expects the attachment to hold (check), that it has from another IPAM (register), or that the
+	// request is about on the sync socket, where their prefix length says nothing.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	// OnConflict is for register.
+	// OnConflict is for register, and for claim, where it only counts when it is never: else the agent's configuration decides.
 	OnConflict attachment.OnConflict `json:"onConflict,omitempty"`
 	// Network and Valid are for gc: the attachments of the network that the runtime knows to be alive.
 	Network string           `json:"network,omitempty"`
@@ -85,16 +99,36 @@ func (r *Request) wellFormed() error {
 }
 
 // Response is the one message that the agent sends back. Exactly one of Error and the answer to the method is set;
-// del answers by an empty response, check by an empty one or by Add.
+// del and yield answer by an empty response, check by an empty one or by Add.
 type Response struct {
 	// Version of the agent.
 	Version int       `json:"version"`
 	Error   *Error    `json:"error,omitempty"`
 	Add     *AddReply `json:"add,omitempty"` // add and eni; check, so that the client can compare the ENI
 	Status  *Status   `json:"status,omitempty"`
+	// Results are for claim and standing, one for each address.
+	Results []Result `json:"results,omitempty"`
 	// Receipt is for [Handler.Undelivered]: what the handler has to know of the answer, never sent.
 	Receipt any `json:"-"`
 }
+
+// Result is what became of one address on the sync socket.
+type Result struct {
+	Addr netip.Addr `json:"addr"`
+	// New is whether the claim changed EC2.
+	New bool `json:"new,omitempty"`
+	// Standing is who has the address: "nobody", "here" or "elsewhere".
+	Standing string `json:"standing,omitempty"`
+	// Error of a claim: 7 when to try again is of no use, 103 when another ENI has the address and it may not be taken from there.
+	Error *Error `json:"error,omitempty"`
+}
+
+// The values of [Result.Standing].
+const (
+	StandingNobody    = "nobody"
+	StandingHere      = "here"
+	StandingElsewhere = "elsewhere"
+)
 
 // Error is a CNI error: the code decides what the runtime does, the message is what the user sees.
 type Error struct {
@@ -124,6 +158,7 @@ const (
 	CodeVersion          = 100 // protocol versions of plugin and agent are too far apart
 	CodeCheckFailed      = 101 // CHECK found a difference; the message names it
 	CodeMasterMode       = 102 // the ENI's link carries ipvlan children in another mode than l2
+	CodeContested        = 103 // another ENI has the address, and it may not be taken from there
 	CodeInternal         = 999
 )
 

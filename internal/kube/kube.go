@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Package kube asks the Kubernetes API. A [Client] asks the few questions that a node has: today one, which pod of a
-// StatefulSet a pod is. The agent uses it for sticky addresses. A question is one GET of an object's metadata; nothing is
-// cached or watched, so that a worker costs the API server nothing until a pod asks. A [Reader] lists what a cluster has, for
-// an operator's command. Both only read, and decide nothing about addresses.
+// Package kube asks the Kubernetes API. A [Client] asks the few questions that a node has: which pod of a StatefulSet a pod is,
+// and what Multus gave the pods of the node. The agent uses it for sticky addresses and for claims. A question is one GET or LIST
+// of metadata; nothing is cached or watched, so that a worker costs the API server nothing until a pod asks. A [Reader] lists what a
+// cluster has, for an operator's command. Both only read, and decide nothing about addresses.
 //
 // Of client-go it uses the metadata and dynamic clients: the typed clients link every API group's types, four times as much.
 package kube

@@ -148,13 +148,18 @@ func addresses() ([]netip.Addr, error) {
 	}
 	var addrs []netip.Addr
 	for _, a := range list {
-		addr, ok := netip.AddrFromSlice(a.IP)
-		addr = addr.Unmap()
-		if ok && a.LinkIndex != loopbackIndex && !addr.IsLinkLocalUnicast() && !addr.IsLoopback() {
+		if addr, ok := global(a); ok {
 			addrs = append(addrs, addr)
 		}
 	}
 	return addrs, nil
+}
+
+// global is the address, if it is one that others could reach.
+func global(a netlink.Addr) (netip.Addr, bool) {
+	addr, ok := netip.AddrFromSlice(a.IP)
+	addr = addr.Unmap()
+	return addr, ok && a.LinkIndex != loopbackIndex && !addr.IsLinkLocalUnicast() && !addr.IsLoopback()
 }
 
 // childrenOf finds the children of home's links in the namespace that the calling thread is in.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/podsync"
 )
@@ -34,9 +35,21 @@ const (
 // https://github.com/aws-samples/eks-automated-ipmgmt-multus-pods
 var words = map[string]Mode{"initContainers": Once, "sidecar": Stay, "ready": Ask}
 
+// Via is the way to EC2.
+type Via string
+
+// The ways.
+const (
+	ViaAuto  Via = "auto"  // the agent when its socket's folder is mounted, else EC2
+	ViaAgent Via = "agent" // the node agent's sync socket: the pod needs no credentials
+	ViaEC2   Via = "ec2"
+)
+
 // options are the programs' flags. Each has an environment variable as its default.
 type options struct {
 	mode           Mode
+	via            Via
+	socket         string
 	promise        podsync.Promise
 	timeout        time.Duration
 	grace          time.Duration
@@ -57,7 +70,8 @@ usage: %[1]s [flags] [initContainers | sidecar | ready]
 
 Exit codes: 0 done, 1 an address cannot be registered, 2 wrong flags, 3 not in time.
 
-The AWS SDK's own variables choose region, credentials and endpoints (AWS_REGION, AWS_ENDPOINT_URL_EC2). Where pods do not reach the
+Where the folder of the node agent's socket is mounted, the agent does it, by its own configuration, and the pod needs no credentials.
+Else the AWS SDK's own variables choose region, credentials and endpoints (AWS_REGION, AWS_ENDPOINT_URL_EC2). Where pods do not reach the
 instance metadata, set AWS_REGION, and MULTUS_VPC_NODE_ADDRESS from status.hostIP.
 
 Flags (environment variable):
@@ -81,6 +95,8 @@ func parse(program string, mode Mode, args []string, getenv func(string) string,
 	timeout := text("timeout", "MULTUS_VPC_TIMEOUT", "2m", "how `long` initContainers waits for interfaces and EC2")
 	grace := text("grace", "MULTUS_VPC_GRACE", "20s", "how `long` sidecar takes after SIGTERM to give addresses back; less than terminationGracePeriodSeconds")
 	check := text("check-interval", "MULTUS_VPC_CHECK_INTERVAL", "1m", "how `often` sidecar compares with EC2")
+	via := text("via", "MULTUS_VPC_VIA", string(ViaAuto), "the `way` to EC2: agent, by the node agent's socket; ec2, by EC2's API; or auto, by the socket when its folder is mounted")
+	fs.StringVar(&o.socket, "sync-socket", orDefault(getenv("MULTUS_VPC_SYNC_SOCKET"), agentapi.DefaultSyncSocket), "`path` of the node agent's socket for pods (MULTUS_VPC_SYNC_SOCKET)")
 	node := text("node-address", "MULTUS_VPC_NODE_ADDRESS", "", "the worker's `address` (status.hostIP), to find its ENIs without the instance metadata")
 	level := text("log-level", "MULTUS_VPC_LOG_LEVEL", "info", "debug, info, warn or error")
 	fs.StringVar(&o.metricsAddress, "metrics-address", orDefault(getenv("MULTUS_VPC_METRICS_ADDRESS"), "127.0.0.1:61691"), "`address` of sidecar's /metrics, /healthz and /readyz (MULTUS_VPC_METRICS_ADDRESS)")
@@ -114,6 +130,9 @@ func parse(program string, mode Mode, args []string, getenv func(string) string,
 	}
 	if o.sync.OnConflict = attachment.OnConflict(*conflict); !known(o.sync.OnConflict) {
 		p.add("--on-conflict", *conflict, errors.New("want wait-then-reassign, never or reassign"))
+	}
+	if o.via = Via(*via); o.via != ViaAuto && o.via != ViaAgent && o.via != ViaEC2 {
+		p.add("--via", *via, errors.New("want auto, agent or ec2"))
 	}
 	o.timeout = p.duration("--timeout", *timeout)
 	o.grace = p.duration("--grace", *grace)

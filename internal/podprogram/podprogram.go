@@ -15,12 +15,14 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
+	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
 	"github.com/multus-vpc/multus-vpc/internal/imds"
 	"github.com/multus-vpc/multus-vpc/internal/podlink"
@@ -64,7 +66,7 @@ func (p Program) Run(ctx context.Context) int {
 	o.sync.Log = log
 	m := newMetrics()
 	o.sync.Changed, o.sync.Claimed = m.changed, m.claimed
-	vpc, err := registrar(ctx, o, m, log)
+	vpc, err := registrar(ctx, &o, m, log)
 	if err != nil {
 		return p.fail(o, log, err)
 	}
@@ -97,8 +99,26 @@ func (p Program) fail(o options, log *slog.Logger, err error) int {
 	return ExitFailed
 }
 
-// registrar is the way to EC2.
-func registrar(ctx context.Context, o options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
+// registrar is the way to EC2, and what follows from it for the syncer.
+func registrar(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
+	if o.via == ViaAgent || o.via == ViaAuto && mounted(o.socket) {
+		log.Info("the node agent registers this pod's addresses", "socket", o.socket)
+		o.sync.Grace = 0 // the agent has its own
+		return bySocket{agentapi.Client{Socket: o.socket, Timeout: answerTimeout}}, nil
+	}
+	// Only the agent knows whether a neighbour on this ENI carries a floating address that goes from here.
+	o.sync.KeepFloating = true
+	return direct(ctx, o, m, log)
+}
+
+// mounted reports whether the folder of the agent's socket is there. The socket itself may be away while the agent restarts.
+func mounted(socket string) bool {
+	info, err := os.Stat(filepath.Dir(socket))
+	return err == nil && info.IsDir()
+}
+
+// direct is EC2 itself.
+func direct(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
 	sdk, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("configure the AWS SDK: %w", err)

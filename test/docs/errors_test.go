@@ -20,7 +20,7 @@ const troubleshooting = "docs/troubleshooting.md"
 
 // products are the folders whose errors reach users.
 var products = []string{
-	"agent", "internal/agentapi", "internal/attachment", "internal/ec2eni", "internal/eni", "internal/imds", "internal/kube", "internal/ledger",
+	"agent", "internal/agentapi", "internal/attachment", "internal/ec2eni", "internal/eni", "internal/guard", "internal/imds", "internal/kube", "internal/ledger",
 	"internal/link", "internal/netconf", "internal/netns", "internal/podlink", "internal/podprogram", "internal/podsync", "internal/pool", "internal/tombstone",
 	"plugins/internal/ipam",
 	"plugins/internal/process", "plugins/vpcipam", "plugins/vpcipvlan", "vpcctl",

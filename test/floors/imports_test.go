@@ -96,6 +96,7 @@ var table = []row{
 	{path: "internal/podlink", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
 
+	{path: "internal/guard", floor: flows},
 	{path: "internal/pool", floor: flows},
 	{path: "internal/podsync", floor: flows},
 	{path: "internal/sweep", floor: flows},

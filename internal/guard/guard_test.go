@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/guard"
+)
+
+const wait = attachment.WaitThenReassign
+
+// TestWhatAPodMayNotClaim: whatever a pod that is root in its network namespace makes of it, these it does not get.
+func TestWhatAPodMayNotClaim(t *testing.T) {
+	tests := map[string]struct {
+		config func(*testing.T, *guard.Config)
+		make   func(*world, *pod) // the pod carries 10.10.1.80 on net1, which is a child of the ENI
+		ifName string
+		addr   string
+		kind   error // nil: it may be tried again
+		says   string
+	}{
+		"an address that it does not carry": {addr: "10.10.1.81", says: "net1 does not carry 10.10.1.81"},
+		"the gateway":                       {addr: "10.10.1.1", kind: guard.ErrRefused, says: "the VPC keeps for itself"},
+		"the VPC's DNS server":              {addr: "10.10.1.2", kind: guard.ErrRefused, says: "the VPC keeps for itself"},
+		"the broadcast address":             {addr: "10.10.1.255", kind: guard.ErrRefused, says: "the VPC keeps for itself"},
+		"an address of another subnet":      {addr: "10.10.2.80", kind: guard.ErrRefused, says: "is not in subnet subnet-1 of eni-1"},
+		"IPv6 of another subnet":            {addr: "2001:db8:1::80", kind: guard.ErrRefused, says: "is not in subnet"},
+		"the ENI's primary address":         {addr: "10.10.1.20", kind: guard.ErrRefused, says: "the primary address of eni-1"},
+		"an address of a pool":              {addr: "10.10.1.70", kind: guard.ErrRefused, says: "of a range that vpcipam gives out"},
+		"an address outside the ranges": {
+			config: func(t *testing.T, c *guard.Config) { c.Ranges = ranges(t, "10.10.1.90-10.10.1.95") },
+			addr:   "10.10.1.80", kind: guard.ErrRefused, says: "is not in the agent's sync.ranges [10.10.1.90-10.10.1.95]",
+		},
+		"a floating address outside the subnet": {
+			config: func(t *testing.T, c *guard.Config) { c.Floating = ranges(t, "10.10.2.0/24") },
+			addr:   "10.10.2.80", kind: guard.ErrRefused, says: "is not in subnet",
+		},
+		"the address of another pod of this worker": {
+			make: func(w *world, _ *pod) { w.pod(2, "10.0.0.2", "10.10.1.80") },
+			addr: "10.10.1.80", says: "another pod of this worker carries 10.10.1.80, in the network namespace /run/netns/2",
+		},
+		"an address on an interface that is no ipvlan child, with the ENI's MAC": {
+			make:   func(_ *world, p *pod) { p.ifs["fake0"] = guard.Seen{Kind: "dummy", Addrs: addrs("10.10.1.80")} },
+			ifName: "fake0", addr: "10.10.1.80", kind: guard.ErrRefused, says: "interface fake0 is dummy, and only an ipvlan child",
+		},
+		"an address on a child of something that is no ENI": {
+			make: func(_ *world, p *pod) {
+				p.ifs["net1"] = guard.Seen{Link: 9, Kind: "ipvlan", Mode: "l2", Addrs: addrs("10.10.1.80")}
+			},
+			ifName: "net1", addr: "10.10.1.80", says: "link 9 on the host, is not known as an ENI's",
+		},
+		"an address on a child in mode l3": {
+			make: func(_ *world, p *pod) {
+				p.ifs["net1"] = guard.Seen{Link: 3, Kind: "ipvlan", Mode: "l3", Addrs: addrs("10.10.1.80")}
+			},
+			ifName: "net1", addr: "10.10.1.80", kind: guard.ErrRefused, says: "mode l3",
+		},
+		"an interface that is not there": {ifName: "net9", addr: "10.10.1.80", says: `look at interface "net9"`},
+		"more than sixteen": {
+			make: func(w *world, p *pod) {
+				net1 := p.ifs["net1"]
+				for i := range 17 {
+					a := addr(fmt.Sprintf("10.10.1.%d", 100+i))
+					net1.Addrs = append(net1.Addrs, a)
+					w.claims[p.cookie][a] = i < 16
+					if i == 16 {
+						delete(w.claims[p.cookie], a)
+					}
+				}
+				p.ifs["net1"] = net1
+			},
+			addr: "10.10.1.116", kind: guard.ErrRefused, says: "has claimed 16 addresses",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pod(1, "10.0.0.1", "10.10.1.80", "10.10.1.1", "10.10.1.2", "10.10.1.255", "10.10.2.80", "2001:db8:1::80", "10.10.1.20", "10.10.1.70")
+			if tt.make != nil {
+				tt.make(w, p)
+			}
+			g := w.guard(func(c *guard.Config) {
+				if tt.config != nil {
+					tt.config(t, c)
+				}
+			})
+			ifName := "net1"
+			if tt.ifName != "" {
+				ifName = tt.ifName
+			}
+			got := g.Claim(t.Context(), p, ifName, addrs(tt.addr), attachment.Reassign)[addr(tt.addr)]
+			if got.Err == nil || !strings.Contains(got.Err.Error(), tt.says) {
+				t.Fatalf("%v, want an error that says %q", got.Err, tt.says)
+			}
+			if errors.Is(got.Err, guard.ErrRefused) != (tt.kind == guard.ErrRefused) || errors.Is(got.Err, guard.ErrContested) {
+				t.Errorf("%v: to try again is of use, or not: want the other", got.Err)
+			}
+			if w.writes != 0 {
+				t.Errorf("EC2 was asked %d times", w.writes)
+			}
+		})
+	}
+}
+
+// TestWhoGetsWhatAnotherENIHolds: only the operator's floating ranges, and what Multus gave this very pod.
+func TestWhoGetsWhatAnotherENIHolds(t *testing.T) {
+	const a = "10.10.1.80"
+	tests := map[string]struct {
+		config   func(*testing.T, *guard.Config)
+		make     func(*world, *pod)
+		conflict attachment.OnConflict
+		moved    bool
+		again    bool // the error says so
+		asks     int  // the API
+	}{
+		"nobody vouches for the pod":                {conflict: attachment.Reassign, asks: 1},
+		"Multus gave it to the pod":                 {make: func(w *world, _ *pod) { w.multus("a", "10.0.0.1", a) }, conflict: wait, moved: true, asks: 1},
+		"Multus gave it, and the pod wants no move": {make: func(w *world, _ *pod) { w.multus("a", "10.0.0.1", a) }, conflict: attachment.Never},
+		"Multus gave it, and the operator wants no move": {
+			config: func(_ *testing.T, c *guard.Config) { c.OnConflict = attachment.Never },
+			make:   func(w *world, _ *pod) { w.multus("a", "10.0.0.1", a) }, conflict: wait,
+		},
+		"Multus gave it to another pod of this worker": {
+			make: func(w *world, _ *pod) { w.pod(2, "10.0.0.2"); w.multus("b", "10.0.0.2", a) }, conflict: wait, asks: 1,
+		},
+		"Multus gave it to another pod, whose first address the pod carries too": {
+			make: func(w *world, p *pod) {
+				w.pod(2, "10.0.0.2")
+				w.multus("b", "10.0.0.2", a)
+				p.ifs["lo1"] = guard.Seen{Kind: "dummy", Addrs: addrs("10.0.0.2")}
+			},
+			conflict: wait, asks: 1,
+		},
+		"Multus gave it to the pod on another interface": {
+			make: func(w *world, _ *pod) {
+				w.api = []guard.PodNetworks{{Default: addrs("10.0.0.1"), Addrs: map[string][]netip.Addr{"net2": addrs(a)}}}
+			},
+			conflict: wait, asks: 1,
+		},
+		"the API is down":                     {make: func(w *world, _ *pod) { w.noAPI = errors.New("connection refused") }, conflict: wait, again: true, asks: 1},
+		"it floats":                           {config: floats, conflict: wait, moved: true},
+		"it floats, and was asked for gently": {config: floats, conflict: attachment.Never},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pod(1, "10.0.0.1", a)
+			w.owners[addr(a)] = elsewhere
+			if tt.make != nil {
+				tt.make(w, p)
+			}
+			g := w.guard(func(c *guard.Config) {
+				if tt.config != nil {
+					tt.config(t, c)
+				}
+			})
+			got := g.Claim(t.Context(), p, "net1", addrs(a), tt.conflict)[addr(a)]
+			if moved := w.owners[addr(a)] == ours; moved != tt.moved || moved != (got.Err == nil) || moved != got.New {
+				t.Errorf("moved: %t, %+v, want %t", moved, got, tt.moved)
+			}
+			if contested := errors.Is(got.Err, guard.ErrContested); contested == (tt.moved || tt.again) {
+				t.Errorf("contested: %t (%v)", contested, got.Err)
+			}
+			if w.asked != tt.asks {
+				t.Errorf("the API was asked %d times, want %d", w.asked, tt.asks)
+			}
+		})
+	}
+}
+
+func floats(t *testing.T, c *guard.Config) { c.Floating = ranges(t, "10.10.1.80-10.10.1.95") }
+
+func TestOneCallMixesWhatMayAndWhatMayNot(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod(1, "10.0.0.1", "10.10.1.80", "10.10.1.81", "10.10.1.90", "2001:db8::80", "10.10.1.1", "10.10.1.70")
+	w.given[1] = addrs("10.10.1.70") // by vpcipam, for this pod
+	w.owners[addr("10.10.1.70")] = ours
+	w.owners[addr("10.10.1.81")], w.owners[addr("10.10.1.90")] = elsewhere, elsewhere
+	g := w.guard(func(c *guard.Config) { c.Floating = ranges(t, "10.10.1.90-10.10.1.95") })
+	got := g.Claim(t.Context(), p, "net1", addrs("10.10.1.80", "10.10.1.81", "10.10.1.90", "2001:db8::80", "10.10.1.1", "10.10.1.70", "10.10.1.80"), wait)
+	for a, want := range map[string]string{
+		"10.10.1.80": "new", "10.10.1.81": "contested", "10.10.1.90": "new", "2001:db8::80": "new", "10.10.1.1": "refused", "10.10.1.70": "had",
+	} {
+		r, is := got[addr(a)], "had"
+		switch {
+		case errors.Is(r.Err, guard.ErrContested):
+			is = "contested"
+		case errors.Is(r.Err, guard.ErrRefused):
+			is = "refused"
+		case r.New:
+			is = "new"
+		}
+		if is != want {
+			t.Errorf("%s: %s (%v), want %s", a, is, r.Err, want)
+		}
+	}
+	if len(got) != 6 {
+		t.Errorf("%d results", len(got))
+	}
+	standings, err := g.Standing(t.Context(), p, "net1", addrs("10.10.1.80", "10.10.1.81"))
+	if err != nil || standings[addr("10.10.1.80")] != attachment.Here || standings[addr("10.10.1.81")] != attachment.Elsewhere {
+		t.Errorf("standings %v, %v", standings, err)
+	}
+	if _, err := g.Standing(t.Context(), p, "net1", addrs("10.10.1.82")); err == nil {
+		t.Error("EC2 was asked about an address that the pod does not carry")
+	}
+}
+
+// TestYieldIsAboutTheCallersOwn: another namespace's claims are none of its business, and its interface need not be there.
+func TestYieldIsAboutTheCallersOwn(t *testing.T) {
+	w := newWorld(t)
+	p, q := w.pod(1, "10.0.0.1", "10.10.1.80"), w.pod(2, "10.0.0.2")
+	g := w.guard(nil)
+	if r := g.Claim(t.Context(), p, "net1", addrs("10.10.1.80"), wait)[addr("10.10.1.80")]; r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if err := g.Yield(t.Context(), q, "net1", addrs("10.10.1.80")); err != nil || w.owners[addr("10.10.1.80")] != ours {
+		t.Errorf("%v; the address is on %q", err, w.owners[addr("10.10.1.80")])
+	}
+	delete(p.ifs, "net1")
+	if err := g.Yield(t.Context(), p, "net1", addrs("10.10.1.80")); err != nil || w.owners[addr("10.10.1.80")] != "" {
+		t.Errorf("%v; the address is on %q", err, w.owners[addr("10.10.1.80")])
+	}
+}
+
+// TestFlappingCostsACallASecond: a pod that claims and yields a thousand times a second changes EC2 once a second by each, and
+// holds up nobody else.
+func TestFlappingCostsACallASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p, q := w.pod(1, "10.0.0.1", "10.10.1.80"), w.pod(2, "10.0.0.2", "10.10.1.81")
+		g := w.guard(nil)
+		const seconds = 60
+		ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
+		defer cancel()
+		for range 4 { // as many connections as it may have
+			go func() {
+				for ctx.Err() == nil {
+					g.Claim(ctx, p, "net1", addrs("10.10.1.80"), wait)
+					_ = g.Yield(ctx, p, "net1", addrs("10.10.1.80")) // it is too often
+				}
+			}()
+		}
+		began := time.Now()
+		if r := g.Claim(t.Context(), q, "net1", addrs("10.10.1.81"), wait)[addr("10.10.1.81")]; r.Err != nil || time.Since(began) > 0 {
+			t.Errorf("the neighbour waits %s: %v", time.Since(began), r.Err)
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		if claims := w.writes / 2; claims < seconds/2 || claims > seconds+6 {
+			t.Errorf("%d claims in %d s", claims, seconds)
+		}
+	})
+}
+
+func TestABurstIsServedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.pod(1, "10.0.0.1", "10.10.1.80")
+		g := w.guard(nil)
+		began := time.Now()
+		for n, want := range []time.Duration{0, 0, 0, 0, 0, 1, 2} {
+			g.Claim(t.Context(), p, "net1", addrs("10.10.1.80"), wait)
+			if took := time.Since(began); took != want*time.Second {
+				t.Errorf("claim %d after %s, want %d s", n, took, want)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if r := g.Claim(ctx, p, "net1", addrs("10.10.1.80"), wait)[addr("10.10.1.80")]; r.Err == nil || errors.Is(r.Err, guard.ErrRefused) {
+			t.Errorf("a caller who does not wait gets %v", r.Err)
+		}
+		time.Sleep(time.Hour) // in the bubble
+		w.pod(2, "10.0.0.2", "10.10.1.81")
+		began = time.Now()
+		for range 5 {
+			g.Claim(t.Context(), p, "net1", addrs("10.10.1.80"), wait)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("a burst after an hour took %s", took)
+		}
+	})
+}

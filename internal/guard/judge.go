@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// judge says of each address why the caller may not claim it, nil when it may.
+func (g *Guard) judge(who claimant, addrs, given, claimed []netip.Addr) map[netip.Addr]error {
+	verdicts := map[netip.Addr]error{}
+	carriers, err := g.ports.Namespaces.Carriers(addrs)
+	if err != nil {
+		err = fmt.Errorf("see whether another pod of this worker carries it: %w", err)
+	}
+	for _, a := range addrs {
+		if _, judged := verdicts[a]; judged {
+			continue
+		}
+		verdicts[a] = errors.Join(g.allowed(who, a, slices.Contains(given, a)), err)
+		if verdicts[a] == nil && !within(g.cfg.Floating, a) {
+			verdicts[a] = alone(who, a, carriers[a])
+		}
+		if verdicts[a] != nil || slices.Contains(given, a) || slices.Contains(claimed, a) {
+			continue
+		}
+		if len(claimed) >= MaxAddresses {
+			verdicts[a] = fmt.Errorf("%w: this network namespace has claimed %d addresses, and may not claim more", ErrRefused, len(claimed))
+			continue
+		}
+		claimed = append(slices.Clip(claimed), a)
+	}
+	return verdicts
+}
+
+// allowed is about the caller, its ENI and the configuration alone.
+func (g *Guard) allowed(who claimant, a netip.Addr, given bool) error {
+	subnet, in := subnetOf(who.eni.Subnet, a)
+	switch {
+	case !slices.Contains(who.seen.Addrs, a):
+		return fmt.Errorf("%s does not carry %s", who.word.IfName, a) // any more, when it flaps
+	case !in:
+		return fmt.Errorf("%w: %s is not in subnet %s of %s: give the pod an address of the ENI's subnet", ErrRefused, a, who.eni.Subnet.ID, who.eni.ID)
+	case eni.ReservedByVPC(subnet, a):
+		return fmt.Errorf("%w: %s is one of the addresses of subnet %s that the VPC keeps for itself", ErrRefused, a, who.eni.Subnet.ID)
+	case a == who.eni.Primary:
+		return fmt.Errorf("%w: %s is the primary address of %s, the worker's own: keep it out of the pods' range", ErrRefused, a, who.eni.ID)
+	case given || within(g.cfg.Floating, a) || within(g.cfg.Ranges, a):
+		return nil
+	case len(g.cfg.Ranges) > 0:
+		return fmt.Errorf("%w: %s is not in the agent's sync.ranges %v: widen them, or give the pod another address", ErrRefused, a, g.cfg.Ranges)
+	case who.eni.Stock(a):
+		return fmt.Errorf("%w: %s is of a range that vpcipam gives out: keep it out of the other IPAM's range, or tag the reservation %s=%s", ErrRefused, a, eni.TagRole, eni.RoleStatic)
+	}
+	return nil
+}
+
+func subnetOf(s eni.Subnet, a netip.Addr) (netip.Prefix, bool) {
+	for _, p := range append([]netip.Prefix{s.IPv4}, s.IPv6...) {
+		if p.IsValid() && p.Contains(a) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// alone demands that no other network namespace carries the address. The other one may be on its way out.
+func alone(who claimant, a netip.Addr, carriers []attachment.Netns) error {
+	for _, n := range carriers {
+		if !n.Same(who.word.Netns) {
+			return fmt.Errorf("another pod of this worker carries %s, in the network namespace %s", a, n.Path)
+		}
+	}
+	return nil
+}
+
+// vouched are those of the contested addresses that Multus gave the very pod that claims them. For what cannot be found out,
+// results then says that it may be tried again.
+func (g *Guard) vouched(ctx context.Context, who claimant, addrs []netip.Addr, results map[netip.Addr]Result) (vouched []netip.Addr) {
+	contested := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !errors.Is(results[a].Err, ErrContested) })
+	if len(contested) == 0 || g.ports.Pods == nil {
+		return nil
+	}
+	pods, err := g.ports.Pods.Networks(ctx)
+	for _, a := range contested {
+		if err != nil {
+			results[a] = Result{Err: fmt.Errorf("another ENI has %s; ask the Kubernetes API whether Multus gave it to this pod: %w", a, err)}
+			continue
+		}
+		for _, p := range pods {
+			if slices.Contains(p.Addrs[who.word.IfName], a) && g.isThe(p, who) {
+				vouched = append(vouched, a)
+				break
+			}
+		}
+	}
+	return vouched
+}
+
+// isThe reports whether the caller is that pod: it carries the pod's first interface's addresses, and no other namespace of the
+// worker does, so that it did not put them there itself while the pod lives.
+func (g *Guard) isThe(p PodNetworks, who claimant) bool {
+	carriers, err := g.ports.Namespaces.Carriers(p.Default)
+	if err != nil {
+		g.cfg.Log.Warn("network namespaces not read", "error", err)
+		return false
+	}
+	for _, a := range p.Default {
+		if !slices.Contains(who.seen.All, a) || alone(who, a, carriers[a]) != nil {
+			return false
+		}
+	}
+	return true
+}
