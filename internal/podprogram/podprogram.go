@@ -7,6 +7,7 @@
 package podprogram
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -20,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
@@ -47,6 +49,10 @@ type Program struct {
 	Getenv func(string) string
 	Stdout io.Writer
 	Stderr io.Writer
+
+	// The outside, unless a test says otherwise: this process's network namespace, and the SDK's default configuration.
+	pod podsync.Pod
+	sdk func(context.Context) (aws.Config, error)
 }
 
 // Run does what the program is for, until it is done or ctx ends, and returns its exit code.
@@ -66,11 +72,11 @@ func (p Program) Run(ctx context.Context) int {
 	o.sync.Log = log
 	m := newMetrics()
 	o.sync.Changed, o.sync.Claimed = m.changed, m.claimed
-	vpc, err := registrar(ctx, &o, m, log)
+	vpc, err := p.registrar(ctx, &o, m, log)
 	if err != nil {
 		return p.fail(o, log, err)
 	}
-	syncer := podsync.New(o.sync, podlink.Namespace(""), vpc)
+	syncer := podsync.New(o.sync, cmp.Or[podsync.Pod](p.pod, podlink.Namespace("")), vpc)
 	if o.mode == Once {
 		err = once(ctx, o, syncer)
 	} else {
@@ -83,12 +89,17 @@ func (p Program) Run(ctx context.Context) int {
 	return ExitOK
 }
 
+// maxTerminationMessage is what Kubernetes keeps of it, in bytes; of a longer one it would keep the end.
+// https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+const maxTerminationMessage = 4096
+
 // fail tells of an error where Kubernetes shows it, and gives the exit code.
 // https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
 func (p Program) fail(o options, log *slog.Logger, err error) int {
 	log.Error("failed", "error", err)
 	if f, openErr := os.OpenFile(o.terminationLog, os.O_WRONLY|os.O_TRUNC, 0); openErr == nil { // it is there in a container only
-		_, writeErr := fmt.Fprintf(f, "%s: %v\n", p.Name, err)
+		message := fmt.Sprintf("%s: %v\n", p.Name, err)
+		_, writeErr := f.WriteString(message[:min(len(message), maxTerminationMessage)])
 		if err := errors.Join(writeErr, f.Close()); err != nil {
 			log.Warn("termination message not written", "error", err)
 		}
@@ -100,7 +111,7 @@ func (p Program) fail(o options, log *slog.Logger, err error) int {
 }
 
 // registrar is the way to EC2, and what follows from it for the syncer.
-func registrar(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
+func (p Program) registrar(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
 	if o.via == ViaAgent || o.via == ViaAuto && mounted(o.socket) {
 		log.Info("the node agent registers this pod's addresses", "socket", o.socket)
 		o.sync.Grace = 0 // the agent has its own
@@ -108,7 +119,7 @@ func registrar(ctx context.Context, o *options, m *metrics, log *slog.Logger) (p
 	}
 	// Only the agent knows whether a neighbour on this ENI carries a floating address that goes from here.
 	o.sync.KeepFloating = true
-	return direct(ctx, o, m, log)
+	return p.direct(ctx, o, m, log)
 }
 
 // mounted reports whether the folder of the agent's socket is there. The socket itself may be away while the agent restarts.
@@ -118,8 +129,12 @@ func mounted(socket string) bool {
 }
 
 // direct is EC2 itself.
-func direct(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
-	sdk, err := config.LoadDefaultConfig(ctx)
+func (p Program) direct(ctx context.Context, o *options, m *metrics, log *slog.Logger) (podsync.Registrar, error) {
+	configure := p.sdk
+	if configure == nil {
+		configure = func(ctx context.Context) (aws.Config, error) { return config.LoadDefaultConfig(ctx) }
+	}
+	sdk, err := configure(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("configure the AWS SDK: %w", err)
 	}

@@ -144,7 +144,7 @@ func (s *Syncer) fileStanding(e *entry, a answer) {
 }
 
 // Leave gives back what the pod was given by this syncer's claims and EC2 still says is here; floating addresses stay where
-// [Config.KeepFloating] says so. It is for the end of the pod, after [Syncer.Run].
+// [Config.KeepFloating] says so. What fails is tried again until ctx ends. It is for the end of the pod, after [Syncer.Run].
 func (s *Syncer) Leave(ctx context.Context) error {
 	s.mu.Lock()
 	s.file()
@@ -156,9 +156,25 @@ func (s *Syncer) Leave(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	var errs []error
-	for _, b := range batches {
-		errs = append(errs, s.vpc.Release(ctx, b.by, b.addrs()))
+	errs := make([]error, len(batches))
+	var calls sync.WaitGroup
+	for i, b := range batches {
+		calls.Go(func() { errs[i] = s.leave(ctx, b) })
 	}
+	calls.Wait()
 	return errors.Join(errs...)
+}
+
+// leave gives one batch back, and tries until ctx ends unless that is of no use.
+func (s *Syncer) leave(ctx context.Context, b batch) error {
+	for tries := 0; ; tries++ {
+		err := s.vpc.Release(ctx, b.by, b.addrs())
+		if err == nil || errors.Is(err, ErrRefused) {
+			return err
+		}
+		s.cfg.Log.Warn("addresses not given back yet", "ips", b.addrs(), "error", err)
+		if perr := pause(ctx, rand.N(min(backoffCap, backoffBase<<min(tries, 20)))); perr != nil {
+			return errors.Join(err, perr)
+		}
+	}
 }

@@ -207,7 +207,7 @@ func (f family) release(ctx context.Context, addrs []netip.Addr) error {
 	case err == nil, errors.Is(err, eni.ErrNotAssigned) && len(addrs) == 1, errors.Is(err, eni.ErrNotFound):
 		return nil // what is not there need not be given back
 	case !errors.Is(err, eni.ErrNotAssigned):
-		return fmt.Errorf("unassign from %s: %w", f.eni.ID, err)
+		return explain(f.place, fmt.Errorf("unassign from %s: %w", f.eni.ID, err))
 	}
 	var errs []error
 	for _, a := range addrs {

@@ -14,6 +14,9 @@ import (
 // Promise is what a pod is to have before its containers start: the interfaces that its networks annotation names.
 type Promise []string
 
+// maxMissing is how much of what is missing is listed: Kubernetes keeps 4096 bytes of a termination message.
+const maxMissing = 8
+
 // Kept reports whether the VPC routes to every address of every promised interface, and an error when it never will. Before
 // that, it says what is missing.
 func (p Promise) Kept(r Report) (missing string, err error) {
@@ -42,6 +45,9 @@ func (p Promise) Kept(r Report) (missing string, err error) {
 		default:
 			waits = append(waits, fmt.Sprintf("address %s on %s is not registered yet", a.Addr, a.Interface))
 		}
+	}
+	if more := len(waits) - maxMissing; more > 0 {
+		waits = append(waits[:maxMissing], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(waits, "; "), nil
 }
