@@ -215,6 +215,9 @@ func (n *Node) foundHold(id eni.ID, addr netip.Addr, ns attachment.Netns) *hold 
 
 // adoptHeld records a hold for whoever lives in the namespace.
 func (n *Node) adoptHeld(p *iface, addr netip.Addr, ns attachment.Netns) {
+	if p.claimedIn(addr, ns) {
+		return // whoever lives there gets it as what was asked for
+	}
 	h := n.foundHold(p.id, addr, ns)
 	u := single(addr)
 	if via, delegated := p.prefixAround(addr); delegated && p.units[u] == nil {

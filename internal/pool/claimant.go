@@ -165,11 +165,7 @@ func (n *Node) contend(p *iface, h *hold, kept, shown bool, conflict attachment.
 			return refuse(&Refusal{NotReady, err.Error()})
 		}
 		w.claim.conflict, w.claim.patience = attachment.Reassign, 0
-	case old.state == ownership.Lost:
-		if err := n.end(old); err != nil {
-			return refuse(&Refusal{NotReady, err.Error()})
-		}
-	case shown && (!mine || conflict != attachment.Reassign):
+	case shown && old.state != ownership.Lost && (!mine || conflict != attachment.Reassign):
 		if err := n.pass(p, old, h); err != nil {
 			return refuse(&Refusal{NotReady, err.Error()})
 		}
@@ -251,7 +247,12 @@ func (n *Node) pass(p *iface, old, h *hold) error {
 func (p *iface) renewed(w wish) {
 	n, by := p.n, w.by
 	old := n.holder(w.unit.Addr())
-	if old == nil || old.eni != p.id || old.state == ownership.Lost { // a read was faster; the next one shows it
+	if old != nil && old.eni == p.id && old.state == ownership.Lost {
+		if err := n.end(old); err != nil {
+			n.log.Error("cannot record that a lost address was claimed again", "ip", name(w.unit), "error", err)
+		}
+	}
+	if old == nil || old.eni != p.id || old.state == ownership.Lost { // the next read shows it
 		by.renew = false
 		if p.units[w.unit] == nil {
 			p.units[w.unit] = &entry{since: time.Now(), written: time.Now(), source: by.claim.source}

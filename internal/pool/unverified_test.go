@@ -24,6 +24,7 @@ func TestEitherWayOfEC2(t *testing.T) {
 		"TestLost", "TestLostReply", "TestLostReplyByCount", "TestOneFamilyLost", "TestChangedBehindOurBack", "TestOrphanIsAdopted",
 		"TestLateReadsConfirmNothing", "TestCarriedButNotAssigned", "TestRequestedAddress", "TestRegister", "TestStickyAddressMovesInOrder", "TestStickyAddressIsTakenFromAWorkerThatIsCutOff", "TestStickyPodComesBackToAWorkerThatWasAway", "TestStickyAddressIsGivenBackWhenTheInterfaceGoesAfterIt", "TestStickyAddressIsTakenWithinOneADD", "TestStickyAddressesOfBothFamilies", "TestStickyIsRefused", "TestStickyAddressOfAStrangerIsNeverTaken", "TestManyAtOnce",
 		"TestStockThatCameWithTheENINeedsNoCall", "TestReservationsComeAndGo", "TestRestartKeepsHolds", "TestLostLedger", "TestSurplusGoesBack",
+		"TestClaimedAddresses", "TestFloatingAddressMoves", "TestHandOver", "TestClaimMovesBetweenENIsOfAWorker", "TestClaimOfAnotherIPAMsAddressMoves", "TestClaimSurvivesAKill", "TestClaimOutlivesBadDaysOfEC2",
 	}
 	out, err := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^("+strings.Join(flows, "|")+")$", "-ec2=assignOwned: error, mixedBatch: partial").CombinedOutput()
 	if err != nil {

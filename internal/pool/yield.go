@@ -53,6 +53,13 @@ func (p *iface) giveBackNamed(ctx context.Context) {
 	p.giveBack(func() []unit { return p.leaving(true) })(ctx)
 }
 
+// claimedIn reports whether a claim of the address waits that is of the namespace.
+func (p *iface) claimedIn(a netip.Addr, ns attachment.Netns) bool {
+	return slices.ContainsFunc(p.waiters, func(w *waiter) bool {
+		return w.hold.claimed && w.hold.Netns.Same(ns) && slices.Contains(w.exact, a)
+	})
+}
+
 // claimedBy is the hold of a claim that has the entry, nil if none has. The caller holds n.mu.
 func (n *Node) claimedBy(e *entry) *hold {
 	if h := n.holds[e.key]; h != nil && h.claimed {
