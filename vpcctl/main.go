@@ -2,8 +2,8 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Command vpcctl is the operator's command line: what the agent of this worker knows, and which addresses are registered for
-// pods that are gone, as tables or as JSON. It reads the command line, asks the agent's socket, or EC2 and Kubernetes, and
-// prints. It changes nothing without being told to by --yes.
+// pods that are gone, what replaces networks of upstream's plugins. It reads the command line, asks the agent's socket, or EC2
+// and Kubernetes, and prints. It changes nothing without being told to by --yes.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	colour := isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" // https://no-color.org
-	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr, colour)
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr, colour)
 	stop()
 	os.Exit(code)
 }
@@ -45,15 +45,16 @@ const (
 // door is what the process was given. The commands are its methods.
 type door struct {
 	getenv         func(string) string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	colour         bool
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer, colour bool) int {
-	d := &door{getenv: getenv, stdout: stdout, stderr: stderr, colour: colour}
+func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer, colour bool) int {
+	d := &door{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr, colour: colour}
 	root := &cobra.Command{
 		Use:   "vpcctl",
-		Short: "See what multus-vpc does, and clean up",
+		Short: "See what multus-vpc does, clean up, and migrate",
 		Long: `See what multus-vpc does on a worker, and clean up what pods left behind.
 
 Exit status: 0 done, 1 no answer from an agent, EC2 or Kubernetes, 2 the command line is wrong, 3 something was found (with --fail).`,
@@ -67,7 +68,7 @@ Exit status: 0 done, 1 no answer from an agent, EC2 or Kubernetes, 2 the command
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &problem{status: exitUsage, err: err, hint: "see " + c.CommandPath() + " -h"}
 	})
-	root.AddCommand(d.statusCommand(), d.sweepCommand())
+	root.AddCommand(d.statusCommand(), d.sweepCommand(), d.migrateCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

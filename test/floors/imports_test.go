@@ -99,6 +99,7 @@ var table = []row{
 	{path: "internal/guard", floor: flows},
 	{path: "internal/pool", floor: flows},
 	{path: "internal/podsync", floor: flows},
+	{path: "internal/migrate", floor: flows},
 	{path: "internal/sweep", floor: flows},
 
 	{path: "internal/podprogram", floor: frame, libraries: []string{awsSDK, prometheus}},
@@ -109,7 +110,7 @@ var table = []row{
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
 	{path: "initcontainer", floor: doors},
 	{path: "sidecar", floor: doors},
-	{path: "vpcctl", floor: doors, libraries: []string{awsSDK, cobra, sys}},
+	{path: "vpcctl", floor: doors, libraries: []string{awsSDK, cobra, sys, yaml}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
