@@ -134,6 +134,7 @@ var table = []row{
 	{path: "test/conformance", floor: tests, libraries: []string{cni, cniPlugins, errgroup, netlink, sys}, also: []floor{tests}},
 	{path: "test/docs", floor: tests},
 	{path: "test/errors", floor: tests},
+	{path: "test/examples", floor: tests},
 	{path: "test/floors", floor: tests},
 	{path: "test/kill", floor: tests},
 	{path: "test/life", floor: tests},
