@@ -6,122 +6,117 @@ package inject
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Name of the container and the volume that are added. A pod that has a container of this name is left as it is.
-const Name = "multus-vpc-sync"
+// Names of what is added.
+const (
+	NameInit    = "multus-vpc-init" // the init container of mode init
+	NameSidecar = "multus-vpc-sync" // the sidecar, native or not
+	NameVolume  = "multus-vpc-sync" // the folder of the sync socket
+)
+
+const (
+	// startup is how long the pod's containers wait until all is registered: as long as initcontainer does.
+	startup = 2 * time.Minute
+	// nobody is the user of the distroless images, and has no name on any node.
+	nobody = 65532
+	// grace is how many seconds sidecar takes for itself of the 30 that a pod has by default to end.
+	grace, usualGrace = 20, 30
+)
 
 // Config is what all pods get.
 type Config struct {
-	Image      string
+	Image      string // has the programs /initcontainer and /sidecar
 	PullPolicy corev1.PullPolicy
-	// Agent is whether pods reach EC2 by the node agent's sync socket, which is in SyncDir on the node, or by themselves.
-	Agent   bool
+	// Via is how pods reach EC2 that do not say it themselves. SyncDir is the folder of the node agent's sync socket.
+	Via     Via
 	SyncDir string
 	// Env is added to the container's environment: AWS_REGION where pods do not reach the instance metadata.
 	Env       []corev1.EnvVar
 	Resources corev1.ResourceRequirements
 }
 
-// Operation is one of a JSON patch (RFC 6902).
-type Operation struct {
-	Op    string `json:"op"`
-	Path  string `json:"path"`
-	Value any    `json:"value"`
-}
-
-// Patch is what brings the pod what it wishes for; empty when it has it.
-func (c Config) Patch(p Pod, w Wish) []Operation {
-	has := func(list []corev1.Container) bool {
-		return slices.ContainsFunc(list, func(c corev1.Container) bool { return c.Name == Name })
+func (c Config) via(w Wish) Via {
+	if w.Via != "" {
+		return w.Via
 	}
-	if w.Mode == None || has(p.Spec.InitContainers) || has(p.Spec.Containers) {
-		return nil
-	}
-	var ops []Operation
-	container := c.container(w)
-	switch w.Mode {
-	case Init, Native:
-		ops = append(ops, first("/spec/initContainers", len(p.Spec.InitContainers), container))
-	case Sidecar:
-		ops = append(ops, last("/spec/containers", len(p.Spec.Containers), container))
-	}
-	if c.Agent {
-		directory := corev1.HostPathDirectory
-		volume := corev1.Volume{Name: Name, VolumeSource: corev1.VolumeSource{
-			HostPath: &corev1.HostPathVolumeSource{Path: c.SyncDir, Type: &directory},
-		}}
-		if !slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == Name }) {
-			ops = append(ops, last("/spec/volumes", len(p.Spec.Volumes), volume))
-		}
-	}
-	return ops
-}
-
-// first and last add a value to a list that may not be there.
-func first(path string, length int, value any) Operation {
-	if length == 0 {
-		return Operation{"add", path, []any{value}}
-	}
-	return Operation{"add", path + "/0", value}
-}
-
-func last(path string, length int, value any) Operation {
-	if length == 0 {
-		return Operation{"add", path, []any{value}}
-	}
-	return Operation{"add", path + "/-", value}
+	return c.Via
 }
 
 // container is ours, allowed at the Pod Security level restricted.
-func (c Config) container(w Wish) corev1.Container {
-	yes, no, nobody := true, false, int64(65532)
+func (c Config) container(pod *corev1.Pod, w Wish) corev1.Container {
+	yes, no, user := true, false, int64(nobody)
 	container := corev1.Container{
-		Name: Name, Image: c.Image, ImagePullPolicy: c.PullPolicy,
-		Command: []string{"/sidecar"},
-		Env: append([]corev1.EnvVar{
-			field("MULTUS_VPC_NETWORKS", fmt.Sprintf("metadata.annotations['%s']", AnnotationNetworks)),
-			field("MULTUS_VPC_NODE_ADDRESS", "status.hostIP"),
-		}, c.Env...),
-		Resources: c.Resources,
+		Name: NameSidecar, Image: c.Image, ImagePullPolicy: c.PullPolicy, Command: []string{"/sidecar"},
+		Env:       c.environment(pod, w),
+		Resources: c.resources(pod),
 		SecurityContext: &corev1.SecurityContext{
-			RunAsNonRoot: &yes, RunAsUser: &nobody, RunAsGroup: &nobody, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+			RunAsNonRoot: &yes, RunAsUser: &user, RunAsGroup: &user, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 			Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
-		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 	}
-	if w.Floating != "" {
-		container.Env = append(container.Env, corev1.EnvVar{Name: "MULTUS_VPC_FLOATING", Value: w.Floating})
-	}
-	via := "ec2"
-	if c.Agent {
-		via = "agent"
-		container.VolumeMounts = []corev1.VolumeMount{{Name: Name, MountPath: c.SyncDir, ReadOnly: true}}
-	}
-	container.Env = append(container.Env, corev1.EnvVar{Name: "MULTUS_VPC_VIA", Value: via})
-	ready := &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/sidecar", "ready"}}},
-		PeriodSeconds: 1, TimeoutSeconds: 3, FailureThreshold: startupSeconds,
+	if c.via(w) == ViaAgent {
+		container.VolumeMounts = []corev1.VolumeMount{{Name: NameVolume, MountPath: c.SyncDir, ReadOnly: true}}
 	}
 	switch w.Mode {
 	case Init:
-		container.Command = []string{"/initcontainer"}
+		container.Name, container.Command = NameInit, []string{"/initcontainer"}
 	case Sidecar:
-		container.ReadinessProbe = ready.DeepCopy()
-		container.ReadinessProbe.PeriodSeconds, container.ReadinessProbe.FailureThreshold = 5, 3
+		container.ReadinessProbe = ready(5*time.Second, 3)
+		// The kubelet starts containers in their order, each after the postStart hook of the one before.
+		container.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+			Exec: &corev1.ExecAction{Command: []string{"/sidecar", "--wait=" + startup.String(), "ready"}},
+		}}
 	case Native:
 		always := corev1.ContainerRestartPolicyAlways
 		container.RestartPolicy = &always
-		container.StartupProbe = ready
+		container.StartupProbe = ready(time.Second, int32(startup/time.Second))
 	}
 	return container
 }
 
-// startupSeconds is how long a native sidecar may take until all is registered: as long as initcontainer does.
-const startupSeconds = 120
+// environment is what the programs read.
+func (c Config) environment(pod *corev1.Pod, w Wish) []corev1.EnvVar {
+	env := []corev1.EnvVar{
+		field("MULTUS_VPC_NETWORKS", fmt.Sprintf("metadata.annotations['%s']", AnnotationNetworks)),
+		field("MULTUS_VPC_NODE_ADDRESS", "status.hostIP"),
+		{Name: "MULTUS_VPC_VIA", Value: string(c.via(w))},
+	}
+	if w.Floating != "" {
+		env = append(env, corev1.EnvVar{Name: "MULTUS_VPC_FLOATING", Value: w.Floating})
+	}
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil && w.Mode != Init && *s < usualGrace {
+		env = append(env, corev1.EnvVar{Name: "MULTUS_VPC_GRACE", Value: fmt.Sprintf("%ds", max(*s*grace/usualGrace, 1))})
+	}
+	for _, e := range c.Env {
+		if !slices.ContainsFunc(env, func(o corev1.EnvVar) bool { return o.Name == e.Name }) {
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+// volume has the sync socket. Its type makes the kubelet wait for the agent to have made the folder.
+func (c Config) volume() corev1.Volume {
+	directory := corev1.HostPathDirectory
+	return corev1.Volume{Name: NameVolume, VolumeSource: corev1.VolumeSource{
+		HostPath: &corev1.HostPathVolumeSource{Path: c.SyncDir, Type: &directory},
+	}}
+}
+
+func ours(name string) bool { return name == NameInit || name == NameSidecar }
+
+// ready is the probe that asks the sidecar whether all is registered.
+func ready(period time.Duration, failures int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/sidecar", "ready"}}},
+		PeriodSeconds: int32(period / time.Second), TimeoutSeconds: 3, FailureThreshold: failures,
+	}
+}
 
 func field(name, path string) corev1.EnvVar {
 	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}

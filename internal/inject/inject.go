@@ -2,119 +2,156 @@
 // SPDX-FileCopyrightText: The multus-vpc authors
 
 // Package inject decides whether a pod gets an init container or a sidecar that registers its addresses in EC2, and what exactly
-// is added to it. The injector's admission webhook uses it. It is pure: what the pod's namespace and networks say is handed
-// in, what comes out is a JSON patch, a reason to refuse the pod, or nothing.
+// is added to it. The injector's admission webhook uses it. It only adds: what the pod's author wrote stays as it is, also
+// inside a container of our name, so that a second look at the result adds nothing. What the pod's namespace and networks
+// say comes through a [Cluster]; how pods arrive and answers leave does not belong here.
 package inject
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/selection"
 )
 
-// Annotations of pods; all but the last may stand on a NetworkAttachmentDefinition as well, for every pod that uses it.
+// Annotations of pods. All but the last two may stand on a NetworkAttachmentDefinition as well, for every pod that uses it.
 const (
 	// AnnotationSync asks for a container of ours: see [Mode].
 	AnnotationSync = "multus-vpc.io/sync"
 	// AnnotationFloating are the ranges of addresses that move with the pod that carries them.
 	AnnotationFloating = "multus-vpc.io/floating"
+	// AnnotationVia is how the container reaches EC2: see [Via].
+	AnnotationVia = "multus-vpc.io/via"
 	// AnnotationSamples is how pods of the AWS samples ask for a sidecar.
 	// https://github.com/aws-samples/eks-install-guide-for-multus
 	AnnotationSamples = "aws-multus-eni-mgmt-sidecar/inject"
 	// AnnotationNetworks is what Multus reads.
-	AnnotationNetworks = "k8s.v1.cni.cncf.io/networks"
-	// LabelEnforce is a namespace's Pod Security level.
-	// https://kubernetes.io/docs/concepts/security/pod-security-admission/
-	LabelEnforce = "pod-security.kubernetes.io/enforce"
+	AnnotationNetworks = selection.Annotation
+	// annotationMirror marks what the API shows of a static pod; the kubelet made it already.
+	annotationMirror = "kubernetes.io/config.mirror"
 )
 
-// Mode is what a pod asks for.
-type Mode string
+// LabelEnforce is a namespace's Pod Security level.
+// https://kubernetes.io/docs/concepts/security/pod-security-admission/
+const LabelEnforce = "pod-security.kubernetes.io/enforce"
 
-// The modes, the weakest first.
-const (
-	None    Mode = "none"    // nothing, though a NAD asks
-	Init    Mode = "init"    // registered once, before the pod's containers start
-	Sidecar Mode = "sidecar" // kept registered beside them, floating addresses included
-	Native  Mode = "native"  // both in one: an init container that stays, Kubernetes 1.29
-)
-
-func modes() []Mode { return []Mode{None, Init, Sidecar, Native} }
-
-// Pod is what there is to know about a pod that is being made.
-type Pod struct {
-	*corev1.Pod
-	// Enforce is the value of [LabelEnforce] of its namespace.
-	Enforce string
-	// Networks are the annotations of the NADs that the pod names.
-	Networks []map[string]string
+// Cluster is what the Kubernetes API says. Both may be a few seconds old.
+type Cluster interface {
+	// NetworkAnnotations are those of a NetworkAttachmentDefinition; false when there is none of that name.
+	NetworkAnnotations(ctx context.Context, namespace, name string) (map[string]string, bool, error)
+	// NamespaceLabels are those of a namespace.
+	NamespaceLabels(ctx context.Context, name string) (map[string]string, error)
 }
 
-// Wish is what a pod is to have.
-type Wish struct {
+// Injector reviews pods. Its fields do not change; it may be used concurrently.
+type Injector struct {
+	Config  Config
+	Cluster Cluster
+}
+
+// Outcome is what comes of a review.
+type Outcome struct {
 	Mode     Mode
-	Floating string
+	Patch    []Operation // what to add; empty when nothing is to be added
+	Warnings []string    // for the person who made the pod
+	Refused  error       // why the pod cannot be, and what to do
 }
 
-// Wanted says what the pod and its networks ask for. The pod has the last word. Among networks the strongest mode counts, and
-// the floating ranges add up. The error names an annotation that cannot be understood.
-func Wanted(p Pod) (Wish, error) {
-	w := Wish{Mode: None}
-	var errs []error
-	for _, annotations := range p.Networks {
-		w, errs = merge(w, annotations, errs)
+// Review decides about a pod that is being made in the namespace. The error is the API's, which could not be asked: whoever makes
+// the pod has to try again.
+func (i *Injector) Review(ctx context.Context, namespace string, object []byte) (Outcome, error) {
+	var pod corev1.Pod
+	if err := json.Unmarshal(object, &pod); err != nil {
+		return Outcome{}, fmt.Errorf("read the pod: %w", err)
 	}
-	own := Wish{Mode: None}
-	own, errs = merge(own, p.Annotations, errs)
-	if _, says := p.Annotations[AnnotationSync]; says || own.Mode != None {
-		w.Mode = own.Mode
+	if _, mirror := pod.Annotations[annotationMirror]; mirror {
+		return Outcome{Mode: None}, nil
 	}
-	if own.Floating != "" {
-		w.Floating = own.Floating
+	wish, err := wanted(pod.Annotations, nil)
+	if err != nil {
+		return Outcome{Mode: None, Refused: err}, nil
 	}
-	return w, errors.Join(errs...)
-}
-
-// merge adds what a set of annotations asks for.
-func merge(w Wish, annotations map[string]string, errs []error) (Wish, []error) {
-	if v, ok := annotations[AnnotationSync]; ok {
-		mode := Mode(v)
-		if !slices.Contains(modes(), mode) {
-			errs = append(errs, fmt.Errorf("annotation %s: %q is not one of %q", AnnotationSync, v, modes()))
-		} else if slices.Index(modes(), mode) > slices.Index(modes(), w.Mode) {
-			w.Mode = mode
+	if pod.Annotations[AnnotationNetworks] == "" {
+		out := Outcome{Mode: None}
+		if wish.Mode != None {
+			out.warn("the pod asks for a multus-vpc %s, but has no annotation %s: nothing was added", wish.Mode, AnnotationNetworks)
 		}
-	} else if asks(annotations[AnnotationSamples]) && w.Mode == None {
-		w.Mode = Sidecar
+		return out, nil
 	}
-	if v := annotations[AnnotationFloating]; v != "" {
-		for item := range strings.FieldsFuncSeq(v, func(r rune) bool { return r == ',' || r == ' ' }) {
-			if _, err := attachment.ParseRange(item); err != nil {
-				errs = append(errs, fmt.Errorf("annotation %s: %w", AnnotationFloating, err))
-			}
+	if wish.Mode == None && wish.explicit {
+		return Outcome{Mode: None}, nil
+	}
+	return i.withNetworks(ctx, namespace, &pod)
+}
+
+// withNetworks goes on with a pod that selects networks and does not say no.
+func (i *Injector) withNetworks(ctx context.Context, namespace string, pod *corev1.Pod) (Outcome, error) {
+	out := Outcome{Mode: None}
+	networks, err := selection.Parse(pod.Annotations[AnnotationNetworks])
+	if err != nil {
+		out.warn("multus-vpc added nothing: %v", err)
+		return out, nil
+	}
+	var annotations []map[string]string
+	for _, n := range networks {
+		from := n.Namespace
+		if from == "" {
+			from = namespace
 		}
-		w.Floating = strings.TrimPrefix(w.Floating+","+v, ",")
+		found, ok, lookupErr := i.Cluster.NetworkAnnotations(ctx, from, n.Name)
+		if lookupErr != nil {
+			return Outcome{}, fmt.Errorf("read NetworkAttachmentDefinition %s/%s: %w", from, n.Name, lookupErr)
+		}
+		if !ok {
+			out.warn("there is no NetworkAttachmentDefinition %s/%s", from, n.Name)
+		}
+		annotations = append(annotations, found)
 	}
-	return w, errs
+	wish, err := wanted(pod.Annotations, annotations)
+	if err != nil {
+		out.Refused = err
+		return out, nil
+	}
+	if wish.Mode == None {
+		if wish.Floating != "" {
+			out.warn("annotation %s has no effect without %s: sidecar or native", AnnotationFloating, AnnotationSync)
+		}
+		return out, nil
+	}
+	out.Mode = wish.Mode
+	if out.Refused, err = i.refusal(ctx, namespace, pod, wish); out.Refused != nil || err != nil {
+		return out, err
+	}
+	var warnings []string
+	out.Patch, warnings = i.Config.patch(pod, wish)
+	out.Warnings = append(out.Warnings, warnings...)
+	return out, nil
 }
 
-// asks are the values that the samples' injector takes for yes.
-func asks(value string) bool {
-	return slices.Contains([]string{"y", "yes", "true", "on"}, strings.ToLower(strings.TrimSpace(value)))
-}
-
-// Refusal says why a pod that asks cannot have it, and what to do.
-func (c Config) Refusal(p Pod) error {
+// refusal says why a pod that asks cannot have it, and what to do.
+func (i *Injector) refusal(ctx context.Context, namespace string, pod *corev1.Pod, w Wish) (refused, err error) {
 	switch {
-	case p.Spec.HostNetwork:
-		return errors.New("a pod in the host's network (hostNetwork: true) has no interfaces of its own to register: remove " + AnnotationSync + ", or hostNetwork")
-	case c.Agent && (p.Enforce == "baseline" || p.Enforce == "restricted"):
-		return fmt.Errorf("namespace %s enforces the Pod Security level %q, which forbids the hostPath volume by which a pod reaches the node agent: run the injector with --via=ec2 (pods then need a role with EC2 permissions), or use the NAD type vpcipvlan, which needs no container", p.Namespace, p.Enforce)
+	case pod.Spec.HostNetwork:
+		return errors.New("a pod in the host's network (hostNetwork: true) has no interfaces of its own to register: remove hostNetwork, or set annotation " + AnnotationSync + ": none"), nil
+	case w.Floating != "" && w.Mode == Init:
+		return fmt.Errorf("floating addresses (%s) move while the pod runs, when an init container has long ended: set annotation %s: native or sidecar", w.Floating, AnnotationSync), nil
+	case i.Config.via(w) != ViaAgent:
+		return nil, nil
 	}
-	return nil
+	labels, err := i.Cluster.NamespaceLabels(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("read namespace %s: %w", namespace, err)
+	}
+	if level := labels[LabelEnforce]; level == "baseline" || level == "restricted" {
+		return fmt.Errorf("namespace %s enforces the Pod Security level %q, which forbids the hostPath volume by which a pod reaches the node agent: set annotation %s: ec2 (the pod then calls EC2 itself, and its service account needs a role for that), use a network of type vpcipvlan, which needs no container, or move the pod to a namespace of level privileged", namespace, level, AnnotationVia), nil
+	}
+	return nil, nil
+}
+
+func (o *Outcome) warn(format string, args ...any) {
+	o.Warnings = append(o.Warnings, fmt.Sprintf(format, args...))
 }
