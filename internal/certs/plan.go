@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package certs
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+)
+
+// next is what the state should be now, when published is what API servers trust. Called again with its own result it changes
+// nothing until time has passed or published has changed.
+func (c Config) next(now time.Time, s State, published []byte) (_ State, changed bool, err error) {
+	s.Authorities = slices.Clone(s.Authorities)
+	before := len(s.Authorities)
+	s.Authorities = slices.DeleteFunc(s.Authorities, func(a Authority) bool { return remaining(a.Certificate, now) <= 0 })
+	changed = len(s.Authorities) != before
+	if mark(s.Authorities, published, now) {
+		changed = true
+	}
+	if newest := len(s.Authorities) - 1; newest < 0 || remaining(s.Authorities[newest].Certificate, now) < c.AuthorityValidity/3 {
+		authority, makeErr := c.newAuthority(now)
+		if makeErr != nil {
+			return State{}, false, makeErr
+		}
+		s.Authorities, changed = append(s.Authorities, authority), true
+	}
+
+	current := issuer(s, c.Hosts, now)
+	signer := max(c.signer(s.Authorities, now), current) // what replicas show may sign again, whatever is published
+	if current < signer || c.due(s, s.Authorities[signer], now) {
+		if s.Certificate, s.Key, err = c.issue(s.Authorities[signer], now); err != nil {
+			return State{}, false, err
+		}
+		s.Issued, current, changed = now.UTC().Round(0), signer, true
+	}
+	if current > 0 && now.Sub(s.Issued) >= c.Delay { // every replica has the certificate, and so nobody the older authorities'
+		s.Authorities, changed = slices.Delete(s.Authorities, 0, current), true
+	}
+	return s, changed, nil
+}
+
+// due reports whether a third of the certificate's time is left, and another one of that authority would last longer.
+func (c Config) due(s State, by Authority, now time.Time) bool {
+	left := remaining(s.Certificate, now)
+	longest := min(c.Validity, remaining(by.Certificate, now))
+	return left < (left+now.Sub(s.Issued))/3 && left < longest-time.Second // certificates know whole seconds
+}
+
+// mark notes since when authorities are trusted.
+func mark(authorities []Authority, published []byte, now time.Time) (changed bool) {
+	for i := range authorities {
+		a := &authorities[i]
+		switch trusted := contains(published, a.Certificate); {
+		case trusted && a.Trusted.IsZero():
+			a.Trusted, changed = now.UTC().Round(0), true
+		case !trusted && !a.Trusted.IsZero():
+			a.Trusted, changed = time.Time{}, true
+		}
+	}
+	return changed
+}
+
+// signer is the newest authority that every API server has had time to learn of. When there is none, waiting helps nobody: the
+// newest that they trust, or else the oldest, which is published with the others.
+func (c Config) signer(authorities []Authority, now time.Time) int {
+	for i, a := range slices.Backward(authorities) {
+		if !a.Trusted.IsZero() && now.Sub(a.Trusted) >= c.Delay {
+			return i
+		}
+	}
+	for i, a := range slices.Backward(authorities) {
+		if !a.Trusted.IsZero() {
+			return i
+		}
+	}
+	return 0
+}
+
+// issuer is which authority the webhook's certificate is of, or -1 when it is of none, has expired or has not the right names.
+func issuer(s State, hosts []string, now time.Time) int {
+	certificate, err := parse(s.Certificate)
+	if err != nil || len(s.Key) == 0 {
+		return -1
+	}
+	for _, host := range hosts {
+		if certificate.VerifyHostname(host) != nil {
+			return -1
+		}
+	}
+	for i, a := range s.Authorities {
+		root, err := parse(a.Certificate)
+		if err != nil {
+			continue
+		}
+		pool := x509.NewCertPool()
+		pool.AddCert(root)
+		if _, err := certificate.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now}); err == nil {
+			return i
+		}
+	}
+	return -1
+}
+
+// remaining is how long a certificate lasts; nothing if it cannot be read.
+func remaining(text []byte, now time.Time) time.Duration {
+	certificate, err := parse(text)
+	if err != nil {
+		return 0
+	}
+	return certificate.NotAfter.Sub(now)
+}
