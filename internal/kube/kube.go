@@ -59,16 +59,25 @@ type Client struct {
 // New makes a client without asking anything yet, so that the API may be away. The error matches [ErrNoAPI] when cfg is
 // about no cluster: no Kubeconfig, and not in a pod with a service account.
 func New(cfg Config) (*Client, error) {
-	access, err := cfg.prepare()
+	access, err := cfg.Access()
 	if err != nil {
 		return nil, err
 	}
-	access.Timeout = requestTimeout
 	client, err := metadata.NewForConfig(access)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the Kubernetes API at %s: %w", access.Host, err)
 	}
 	return &Client{client}, nil
+}
+
+// Access is what a client of small questions is made with, as [New] makes one. Its errors are New's.
+func (cfg Config) Access() (*rest.Config, error) {
+	access, err := cfg.prepare()
+	if err != nil {
+		return nil, err
+	}
+	access.Timeout = requestTimeout
+	return access, nil
 }
 
 // prepare is access with what is the same for all who ask.

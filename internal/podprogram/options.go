@@ -52,6 +52,7 @@ type options struct {
 	socket         string
 	promise        podsync.Promise
 	timeout        time.Duration
+	wait           time.Duration // of Ask; 0 asks once
 	grace          time.Duration
 	nodeAddress    netip.Addr
 	metricsAddress string
@@ -93,6 +94,7 @@ func parse(program string, mode Mode, args []string, getenv func(string) string,
 	floating := text("floating", "MULTUS_VPC_FLOATING", "", "`ranges` of addresses that move with the pod that carries them, as in 10.10.1.90-10.10.1.95,10.10.2.96/29")
 	conflict := text("on-conflict", "MULTUS_VPC_ON_CONFLICT", string(o.sync.OnConflict), "what to do when another ENI holds an address: wait-then-reassign, never or reassign")
 	timeout := text("timeout", "MULTUS_VPC_TIMEOUT", "2m", "how `long` initContainers waits for interfaces and EC2")
+	wait := text("wait", "MULTUS_VPC_WAIT", "0s", "how `long` ready asks until the sidecar says yes; 0s: once")
 	grace := text("grace", "MULTUS_VPC_GRACE", "20s", "how `long` sidecar takes after SIGTERM to give addresses back; less than terminationGracePeriodSeconds")
 	check := text("check-interval", "MULTUS_VPC_CHECK_INTERVAL", "1m", "how `often` sidecar compares with EC2")
 	via := text("via", "MULTUS_VPC_VIA", string(ViaAuto), "the `way` to EC2: agent, by the node agent's socket; ec2, by EC2's API; or auto, by the socket when its folder is mounted")
@@ -135,6 +137,9 @@ func parse(program string, mode Mode, args []string, getenv func(string) string,
 		p.add("--via", *via, errors.New("want auto, agent or ec2"))
 	}
 	o.timeout = p.duration("--timeout", *timeout)
+	if o.wait, err = time.ParseDuration(*wait); err != nil || o.wait < 0 {
+		p.add("--wait", *wait, errors.New("want a duration, as in 90s or 2m"))
+	}
 	o.grace = p.duration("--grace", *grace)
 	o.sync.CheckInterval = p.duration("--check-interval", *check)
 	if *node != "" {

@@ -191,28 +191,58 @@ func stay(ctx context.Context, o options, s *podsync.Syncer, m *metrics) error {
 	return s.Leave(leaving)
 }
 
-// ask asks the pod's sidecar whether all is registered.
+// ask asks the pod's sidecar whether all is registered, once or until it is or the wait is over.
 func (p Program) ask(ctx context.Context, o options) int {
-	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, o.wait+patience)
+	defer cancel()
+	again := time.NewTicker(askInterval)
+	defer again.Stop()
+	for began := time.Now(); ; {
+		err := ready(ctx, o.metricsAddress)
+		if err == nil {
+			fmt.Fprintln(p.Stdout, "ready")
+			return ExitOK
+		}
+		if time.Since(began) >= o.wait {
+			fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
+			return ExitFailed
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
+			return ExitFailed
+		}
+	}
+}
+
+const (
+	// patience is less than the 3 s that a probe has.
+	patience = 2 * time.Second
+	// askInterval is how often ready asks while it waits: a pod's start is delayed by half of it.
+	askInterval = 200 * time.Millisecond
+)
+
+// ready is nil when the sidecar at the address says that all is registered.
+func ready(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.metricsAddress+readyPath, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+readyPath, nil)
 	if err != nil {
-		fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
-		return ExitUsage
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		fmt.Fprintf(p.Stderr, "%s: %v\n", p.Name, err)
-		return ExitFailed
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	const enough = 4 << 10
 	text, err := io.ReadAll(io.LimitReader(resp.Body, enough))
-	if err != nil || resp.StatusCode != http.StatusOK {
-		fmt.Fprintf(p.Stderr, "%s: not ready: %s\n", p.Name, strings.TrimSpace(string(text)))
-		return ExitFailed
+	if err != nil {
+		return fmt.Errorf("read the sidecar's answer: %w", err)
 	}
-	fmt.Fprintln(p.Stdout, "ready")
-	return ExitOK
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(text)))
+	}
+	return nil
 }

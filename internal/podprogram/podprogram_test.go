@@ -134,3 +134,22 @@ func TestAskPassesOnWhatTheSidecarSays(t *testing.T) {
 		t.Errorf("exit code %d without a sidecar", code)
 	}
 }
+
+func TestAskWaitsUntilTheSidecarIsReady(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked < 3 {
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	for wait, want := range map[string]int{"1m": ExitOK, "1ms": ExitFailed} {
+		asked = 0
+		var out bytes.Buffer
+		args := []string{"--metrics-address", strings.TrimPrefix(server.URL, "http://"), "--wait", wait, "ready"}
+		code := Program{Name: "sidecar", Mode: Stay, Args: args, Getenv: func(string) string { return "" }, Stdout: &out, Stderr: &out}.Run(t.Context())
+		if code != want {
+			t.Errorf("--wait %s: exit code %d after %d questions: %s", wait, code, asked, &out)
+		}
+	}
+}
