@@ -66,7 +66,11 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	m := newMetrics(certificate)
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
 	if err != nil {
-		return fmt.Errorf("listen on --listen %s: %w", o.listen, err)
+		return fmt.Errorf("serve the webhook on --listen %s: %w", o.listen, err)
+	}
+	metricsLn, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.metricsAddress)
+	if err != nil {
+		return errors.Join(fmt.Errorf("serve metrics on --metrics-address %s: %w", o.metricsAddress, err), ln.Close())
 	}
 	injector := &inject.Injector{Config: o.inject, Cluster: client}
 	handler := &webhook.Handler{Review: review(injector), Log: log, Observe: m.observe}
@@ -87,14 +91,14 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	var lasting sync.WaitGroup
 	lasting.Go(func() { certificate.Run(outlast) })
 	lasting.Go(func() {
-		if err := m.serve(outlast, ctx, o.metricsAddress); err != nil {
-			fail(fmt.Errorf("serve metrics on --metrics-address %s: %w", o.metricsAddress, err))
+		if err := m.serve(outlast, ctx, metricsLn); err != nil {
+			fail(fmt.Errorf("serve metrics: %w", err))
 		}
 	})
 	part(func(ctx context.Context) error {
 		return webhook.Serve(ctx, ln, certificate.Certificate, handler, o.linger, log)
 	})
-	log.Info("listening", "address", ln.Addr().String())
+	log.Info("listening", "address", ln.Addr().String(), "metrics", metricsLn.Addr().String())
 	parts.Wait()
 	done()
 	lasting.Wait()

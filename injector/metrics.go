@@ -72,11 +72,7 @@ func (m *metrics) handler(leaving context.Context) http.Handler {
 }
 
 // serve answers until ctx ends. From the end of leaving on, the replica is not ready.
-func (m *metrics) serve(ctx, leaving context.Context, address string) error {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
+func (m *metrics) serve(ctx, leaving context.Context, ln net.Listener) error {
 	const slowClient = 5 * time.Second
 	server := &http.Server{Handler: m.handler(leaving), ReadHeaderTimeout: slowClient, WriteTimeout: slowClient}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

@@ -116,6 +116,9 @@ func (i *Injector) withNetworks(ctx context.Context, namespace string, pod *core
 		out.Refused = err
 		return out, nil
 	}
+	if pod.Spec.HostNetwork && !wish.explicit { // no CNI plugin is called for it, so the annotation means nothing
+		return out, nil
+	}
 	if wish.Mode == None {
 		if wish.Floating != "" {
 			out.warn("annotation %s has no effect without %s: sidecar or native", AnnotationFloating, AnnotationSync)

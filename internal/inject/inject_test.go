@@ -154,21 +154,21 @@ func TestReviewRefusesWithARemedy(t *testing.T) {
 		level string
 		says  string
 	}{
-		"host network":                       {pod(asks(), host), ViaEC2, "", "remove hostNetwork"},
-		"restricted, by the agent":           {pod(asks()), ViaAgent, "restricted", AnnotationVia + ": ec2"},
-		"baseline, by the agent":             {pod(asks()), ViaAgent, "baseline", AnnotationVia + ": ec2"},
-		"restricted, directly":               {pod(asks()), ViaEC2, "restricted", ""},
-		"restricted, the pod knows":          {pod(asks(AnnotationVia, "ec2")), ViaAgent, "restricted", ""},
-		"restricted, the pod wants it so":    {pod(asks(AnnotationVia, "agent")), ViaEC2, "restricted", AnnotationVia + ": ec2"},
-		"privileged, by the agent":           {pod(asks()), ViaAgent, "privileged", ""},
-		"no level, by the agent":             {pod(asks()), ViaAgent, "", ""},
-		"an unknown mode":                    {pod(asks(AnnotationSync, "yes")), ViaEC2, "", "none, init, sidecar or native"},
-		"an init container cannot float":     {pod(asks(AnnotationSync, "init", AnnotationFloating, "10.10.1.90")), ViaEC2, "", "native or sidecar"},
-		"ranges that are none, of no mode":   {pod(annotations{networks: "n6", AnnotationFloating: "ten"}), ViaEC2, "", AnnotationFloating},
-		"host network, but asks for nothing": {pod(annotations{networks: "n6"}, host), ViaEC2, "", ""},
+		"host network":                     {pod(asks(), host), ViaEC2, "", "remove hostNetwork"},
+		"restricted, by the agent":         {pod(asks()), ViaAgent, "restricted", AnnotationVia + ": ec2"},
+		"baseline, by the agent":           {pod(asks()), ViaAgent, "baseline", AnnotationVia + ": ec2"},
+		"restricted, directly":             {pod(asks()), ViaEC2, "restricted", ""},
+		"restricted, the pod knows":        {pod(asks(AnnotationVia, "ec2")), ViaAgent, "restricted", ""},
+		"restricted, the pod wants it so":  {pod(asks(AnnotationVia, "agent")), ViaEC2, "restricted", AnnotationVia + ": ec2"},
+		"privileged, by the agent":         {pod(asks()), ViaAgent, "privileged", ""},
+		"no level, by the agent":           {pod(asks()), ViaAgent, "", ""},
+		"an unknown mode":                  {pod(asks(AnnotationSync, "yes")), ViaEC2, "", "none, init, sidecar or native"},
+		"an init container cannot float":   {pod(asks(AnnotationSync, "init", AnnotationFloating, "10.10.1.90")), ViaEC2, "", "native or sidecar"},
+		"ranges that are none, of no mode": {pod(annotations{networks: "n6", AnnotationFloating: "ten"}), ViaEC2, "", AnnotationFloating},
+		"host network, a network asks":     {pod(annotations{networks: "asks"}, host), ViaEC2, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := cluster{networks: map[string]annotations{"default/n6": {}}, levels: map[string]string{"default": tt.level}}
+			c := cluster{networks: map[string]annotations{"default/n6": {}, "default/asks": {AnnotationSync: "init"}}, levels: map[string]string{"default": tt.level}}
 			out := review(t, injector(tt.via, c), tt.pod)
 			if (out.Refused != nil) != (tt.says != "") || out.Refused != nil && !strings.Contains(out.Refused.Error(), tt.says) {
 				t.Errorf("refused: %v, want %q", out.Refused, tt.says)

@@ -57,6 +57,7 @@ const (
 	goCmp        = "github.com/google/go-cmp"
 	testscript   = "github.com/rogpeppe/go-internal/testscript"
 	errgroup     = "golang.org/x/sync/errgroup"
+	singleflight = "golang.org/x/sync/singleflight"
 	netlink      = "github.com/vishvananda/netlink"
 	netnsLib     = "github.com/vishvananda/netns"
 	nftables     = "github.com/google/nftables"
@@ -84,19 +85,23 @@ var table = []row{
 	{path: "internal/netconf", floor: words, libraries: []string{cni}},
 	{path: "internal/ownership", floor: words},
 	{path: "internal/plainjson", floor: words},
+	{path: "internal/selection", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
 	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
 	{path: "internal/imds", floor: hands, libraries: []string{awsSDK, smithy, errgroup}},
-	{path: "internal/inject", floor: flows, libraries: []string{k8sAPI}},
 	{path: "internal/kube", floor: hands, libraries: []string{apimachinery, clientGo}},
+	{path: "internal/kubeinject", floor: hands, libraries: []string{apimachinery, clientGo, singleflight}},
 	{path: "internal/ledger", floor: hands},
 	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/netns", floor: hands, libraries: []string{cniPlugins, netlink, sys}},
 	{path: "internal/podlink", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
+	{path: "internal/webhook", floor: hands, libraries: []string{apimachinery, k8sAPI}},
 
+	{path: "internal/certs", floor: flows},
 	{path: "internal/guard", floor: flows},
+	{path: "internal/inject", floor: flows, libraries: []string{apimachinery, k8sAPI}},
 	{path: "internal/pool", floor: flows},
 	{path: "internal/podsync", floor: flows},
 	{path: "internal/migrate", floor: flows},
@@ -109,6 +114,7 @@ var table = []row{
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
 	{path: "initcontainer", floor: doors},
+	{path: "injector", floor: doors, libraries: []string{apimachinery, k8sAPI, prometheus}},
 	{path: "sidecar", floor: doors},
 	{path: "vpcctl", floor: doors, libraries: []string{awsSDK, cobra, sys, yaml}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
@@ -136,6 +142,7 @@ var table = []row{
 	{path: "test/errors", floor: tests},
 	{path: "test/examples", floor: tests},
 	{path: "test/floors", floor: tests},
+	{path: "test/inject", floor: tests},
 	{path: "test/kill", floor: tests},
 	{path: "test/life", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
@@ -162,6 +169,8 @@ var forbidden = []struct{ under, dependency, reason string }{
 	{"agent", "internal/lab", "the lab is for vpclab and tests"},
 	{"agent", "k8s.io/api", "every API group's types: 15 MB more in each agent than the metadata client"},
 	{"vpcctl", "k8s.io/api", "every API group's types: 15 MB more than the dynamic client"},
+	{"injector", awsSDK, "it needs no credentials for EC2"},
+	{"injector", "internal/lab", "the lab is for vpclab and tests"},
 	{"vpcctl", "internal/lab", "the lab is for vpclab and tests"},
 	{"vpclab", awsSDK, "the lab is EC2's side; sharing the client's code would hide its mistakes"},
 }

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package inject
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	networks = "k8s.v1.cni.cncf.io/networks"
+	asks     = "multus-vpc.io/sync"
+	via      = "multus-vpc.io/via"
+	samples  = "aws-multus-eni-mgmt-sidecar/inject"
+)
+
+// bare is a pod with one container.
+func bare(annotations map[string]string, change ...func(spec object)) object {
+	spec := object{"containers": []object{{"name": "app", "image": "app"}}}
+	for _, f := range change {
+		f(spec)
+	}
+	return object{"metadata": object{"generateName": "app-", "annotations": annotations}, "spec": spec}
+}
+
+// containers are the names in one of a pod's lists.
+func containers(pod object, list string) (names []string) {
+	spec, _ := pod["spec"].(object)
+	items, _ := spec[list].([]any)
+	for _, item := range items {
+		names = append(names, item.(object)["name"].(string))
+	}
+	return names
+}
+
+// TestAdmission is one story on one API server, for starting it takes seconds.
+func TestAdmission(t *testing.T) {
+	t.Parallel()
+	c := raise(t)
+	c.namespace("restricted", "restricted")
+	c.network("default", "quiet", nil)
+	c.network("default", "asks", map[string]string{asks: "native"})
+	steps := []struct {
+		name string
+		do   func(*testing.T, *cluster)
+	}{
+		{"nothing else is blocked without an injector", othersAreMade},
+		{"with two replicas", func(t *testing.T, c *cluster) {
+			kubeconfig, token := c.asInjector()
+			one, two := c.start(kubeconfig), c.start(kubeconfig)
+			for _, r := range []*replica{one, two} {
+				eventually(t, "a replica is ready", r.ready)
+			}
+			c.service.endpoints(one, two)
+			for _, step := range []struct {
+				name string
+				do   func(*testing.T, *cluster)
+			}{
+				{"pods of workloads", podsOfWorkloads},
+				{"what pods ask for", whatPodsAskFor},
+				{"refusals", refusals},
+				{"the cluster's own pods", clustersOwn},
+				{"reinvocation", reinvocation},
+				{"dry run", dryRun},
+				{"objects applied again", appliedAgain},
+				{"metrics", func(t *testing.T, _ *cluster) { counted(t, one, two) }},
+				{"no right beyond the manifest's", func(t *testing.T, c *cluster) { noMoreRights(t, c, token) }},
+			} {
+				t.Run(step.name, func(t *testing.T) { step.do(t, c.with(t)) })
+			}
+			for _, r := range []*replica{one, two} {
+				r.stop()
+				if said := r.said(); strings.Contains(said, "forbidden") || strings.Contains(said, `"level":"ERROR"`) {
+					t.Errorf("a replica complained:\n%s", said)
+				}
+			}
+			c.service.endpoints()
+		}},
+		{"nothing else is blocked when the injector is gone", othersAreMade},
+	}
+	for _, step := range steps {
+		t.Run(step.name, func(t *testing.T) { step.do(t, c.with(t)) })
+	}
+}
+
+// with is the cluster for a subtest.
+func (c *cluster) with(t *testing.T) *cluster {
+	other := *c
+	other.t = t
+	return &other
+}
+
+// othersAreMade: with nobody to call, only pods that need us cannot be made.
+func othersAreMade(t *testing.T, c *cluster) {
+	host := func(spec object) { spec["hostNetwork"] = true }
+	for name, p := range map[string]struct {
+		namespace string
+		pod       object
+		says      string
+	}{
+		"no annotation":                     {"default", bare(nil), ""},
+		"another annotation":                {"default", bare(map[string]string{"a": "b"}), ""},
+		"kube-system":                       {"kube-system", bare(map[string]string{networks: "quiet", asks: "native"}), ""},
+		"our own namespace":                 {"multus-vpc", bare(map[string]string{networks: "quiet", asks: "native"}), ""},
+		"the host's network and a network":  {"default", bare(map[string]string{networks: "quiet"}, host), ""},
+		"a network":                         {"default", bare(map[string]string{networks: "quiet"}), "failed calling webhook"},
+		"the host's network, and asks":      {"default", bare(map[string]string{asks: "init"}, host), "failed calling webhook"},
+		"a network, in another namespace":   {"restricted", bare(map[string]string{networks: "quiet"}), "failed calling webhook"},
+		"the samples' annotation by itself": {"default", bare(map[string]string{samples: "yes"}), "failed calling webhook"},
+	} {
+		got := c.create(t.Context(), p.namespace, "", p.pod)
+		if (got.err != nil) != (p.says != "") || got.err != nil && !strings.Contains(got.err.Error(), p.says) {
+			t.Errorf("%s: %v, want %q", name, got.err, p.says)
+		}
+	}
+}
+
+func whatPodsAskFor(t *testing.T, c *cluster) {
+	for name, tt := range map[string]struct {
+		annotations map[string]string
+		init, list  []string
+		warns       string
+	}{
+		"nothing":                 {map[string]string{networks: "quiet"}, nil, []string{"app"}, ""},
+		"init":                    {map[string]string{networks: "quiet", asks: "init"}, []string{"multus-vpc-init"}, []string{"app"}, ""},
+		"sidecar":                 {map[string]string{networks: "quiet", asks: "sidecar"}, nil, []string{"multus-vpc-sync", "app"}, ""},
+		"native":                  {map[string]string{networks: "quiet", asks: "native"}, []string{"multus-vpc-sync"}, []string{"app"}, ""},
+		"by the samples' words":   {map[string]string{networks: "quiet", samples: "true"}, nil, []string{"multus-vpc-sync", "app"}, ""},
+		"by its network":          {map[string]string{networks: "quiet,asks"}, []string{"multus-vpc-sync"}, []string{"app"}, ""},
+		"not what its network is": {map[string]string{networks: "asks", asks: "none"}, nil, []string{"app"}, ""},
+		"without a network":       {map[string]string{asks: "init"}, nil, []string{"app"}, "nothing was added"},
+		"an unknown network":      {map[string]string{networks: "none", asks: "init"}, []string{"multus-vpc-init"}, []string{"app"}, "no NetworkAttachmentDefinition default/none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := c.create(t.Context(), "default", "?fieldValidation=Strict", bare(tt.annotations))
+			if got.err != nil {
+				t.Fatal(got.err)
+			}
+			if diff := cmp.Diff([][]string{tt.init, tt.list}, [][]string{containers(got.pod, "initContainers"), containers(got.pod, "containers")}); diff != "" {
+				t.Error(diff)
+			}
+			if warns := strings.Join(got.warnings, "\n"); (warns != "") != (tt.warns != "") || !strings.Contains(warns, tt.warns) {
+				t.Errorf("warns %q, want %q", warns, tt.warns)
+			}
+		})
+	}
+}
+
+// refusals have a reason; and what we do not refuse, Pod Security does not either.
+func refusals(t *testing.T, c *cluster) {
+	harden := func(spec object) {
+		spec["securityContext"] = object{"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": object{"type": "RuntimeDefault"}}
+		spec["containers"].([]object)[0]["securityContext"] = object{"allowPrivilegeEscalation": false, "capabilities": object{"drop": []string{"ALL"}}}
+	}
+	c.namespace("baseline", "baseline")
+	c.namespace("privileged", "privileged")
+	for name, tt := range map[string]struct {
+		namespace string
+		pod       object
+		says      string
+	}{
+		"restricted, by the agent":   {"restricted", bare(map[string]string{networks: "quiet", asks: "native"}, harden), `Pod Security level "restricted", which forbids the hostPath volume`},
+		"baseline, by the agent":     {"baseline", bare(map[string]string{networks: "quiet", asks: "sidecar"}, harden), "multus-vpc.io/via: ec2"},
+		"privileged, by the agent":   {"privileged", bare(map[string]string{networks: "quiet", asks: "sidecar"}, harden), ""},
+		"restricted, native, by EC2": {"restricted", bare(map[string]string{networks: "quiet", asks: "native", via: "ec2"}, harden), ""},
+		"restricted, init, by EC2":   {"restricted", bare(map[string]string{networks: "quiet", asks: "init", via: "ec2"}, harden), ""},
+		"restricted, a sidecar":      {"restricted", bare(map[string]string{networks: "quiet", asks: "sidecar", via: "ec2"}, harden), ""},
+		"the host's network":         {"default", bare(map[string]string{networks: "quiet", asks: "init"}, func(s object) { s["hostNetwork"] = true }), "remove hostNetwork"},
+		"a mode that is none":        {"default", bare(map[string]string{networks: "quiet", asks: "yes"}), `"yes" is not one of none, init, sidecar or native`},
+	} {
+		got := c.create(t.Context(), tt.namespace, "", tt.pod)
+		if tt.says == "" && got.err != nil || tt.says != "" && (got.err == nil || !strings.Contains(got.err.Error(), tt.says) || !strings.Contains(got.err.Error(), `admission webhook "inject.multus-vpc.io" denied the request`)) {
+			t.Errorf("%s: %v, want %q", name, got.err, tt.says)
+		}
+	}
+}
+
+func clustersOwn(t *testing.T, c *cluster) {
+	got := c.create(t.Context(), "kube-system", "", bare(map[string]string{networks: "quiet", asks: "native"}))
+	if got.err != nil || len(containers(got.pod, "initContainers")) > 0 {
+		t.Errorf("a pod in kube-system: %+v", got)
+	}
+}
+
+func dryRun(t *testing.T, c *cluster) {
+	got := c.create(t.Context(), "default", "?dryRun=All", bare(map[string]string{networks: "quiet", asks: "native"}))
+	if diff := cmp.Diff([]string{"multus-vpc-sync"}, containers(got.pod, "initContainers")); diff != "" || got.err != nil {
+		t.Errorf("%v\n%s", got.err, diff)
+	}
+}
+
+// appliedAgain: an upgrade applies the objects again, which say nothing of certificates.
+func appliedAgain(t *testing.T, c *cluster) {
+	c.install()
+	got := c.create(t.Context(), "default", "", bare(map[string]string{networks: "quiet", asks: "native"}))
+	if got.err != nil {
+		t.Error(got.err)
+	}
+}
+
+// counted by the replica that was called: an API server keeps its connection.
+func counted(t *testing.T, all ...*replica) {
+	var text string
+	for _, r := range all {
+		page, err := r.get("/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += page
+	}
+	for _, series := range []string{`multusvpc_injector_review_seconds_count{mode="native",result="patched"}`, `multusvpc_injector_certificate_expiry_seconds `} {
+		if !strings.Contains(text, series) {
+			t.Errorf("there is no %s", series)
+		}
+	}
+}
+
+// noMoreRights: what the injector's account may not do.
+func noMoreRights(t *testing.T, c *cluster, token string) {
+	as := *c.Cluster
+	as.Token = token
+	const nads = "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions"
+	for _, request := range []struct{ method, path string }{
+		{http.MethodGet, "/api/v1/namespaces/multus-vpc/secrets"},
+		{http.MethodGet, "/api/v1/namespaces/multus-vpc/secrets/another"},
+		{http.MethodPost, "/api/v1/namespaces/multus-vpc/secrets"},
+		{http.MethodDelete, "/api/v1/namespaces/multus-vpc/secrets/multus-vpc-injector"},
+		{http.MethodGet, "/api/v1/namespaces/default/pods"},
+		{http.MethodGet, "/api/v1/namespaces"},
+		{http.MethodGet, nads},
+		{http.MethodDelete, nads + "/quiet"},
+		{http.MethodGet, configuration + "-of-another"},
+		{http.MethodPut, configuration},
+		{http.MethodDelete, configuration},
+	} {
+		if err := as.Do(t.Context(), request.method, request.path, object{}, nil); err == nil || !strings.Contains(err.Error(), "403") {
+			t.Errorf("%s %s: %v", request.method, request.path, err)
+		}
+	}
+}
