@@ -22,6 +22,7 @@ type keeper interface {
 	Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Ready() error
 	Expires() time.Time
+	Failures() uint64
 }
 
 func newKeeper(o options, client *kubeinject.Client, log *slog.Logger) keeper {

@@ -42,7 +42,10 @@ func newMetrics(certificate keeper) *metrics {
 				return float64(end.Unix())
 			}
 			return 0
-		}))
+		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "multusvpc_injector_certificate_failures_total", Help: "Looks at the certificates that failed: the API could not be read or written.",
+		}, func() float64 { return float64(certificate.Failures()) }))
 	return m
 }
 

@@ -41,6 +41,7 @@ type Manager struct {
 	log     *slog.Logger
 	serving atomic.Pointer[serving]
 	ready   atomic.Bool
+	failed  atomic.Uint64
 }
 
 // serving is what the replica shows to callers.
@@ -63,6 +64,7 @@ func (m *Manager) Run(ctx context.Context) {
 		if err := m.Step(ctx); errors.Is(err, ErrConflict) {
 			pause = min(pause, rand.N(soon))
 		} else if err != nil && ctx.Err() == nil {
+			m.failed.Add(1)
 			m.log.Error("certificates not looked after", "error", err)
 			pause = min(pause, soon)
 		}
@@ -161,3 +163,6 @@ func (m *Manager) Expires() time.Time {
 	}
 	return s.pair.Leaf.NotAfter
 }
+
+// Failures is how many looks failed, other than by a conflict with another replica.
+func (m *Manager) Failures() uint64 { return m.failed.Load() }

@@ -10,7 +10,6 @@ package inject
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -139,9 +138,9 @@ func (i *Injector) withNetworks(ctx context.Context, namespace string, pod *core
 func (i *Injector) refusal(ctx context.Context, namespace string, pod *corev1.Pod, w Wish) (refused, err error) {
 	switch {
 	case pod.Spec.HostNetwork:
-		return errors.New("a pod in the host's network (hostNetwork: true) has no interfaces of its own to register: remove hostNetwork, or set annotation " + AnnotationSync + ": none"), nil
+		return fmt.Errorf("a pod in the host's network (hostNetwork: true) has no interfaces of its own to register; remove hostNetwork, or set annotation %s: none", AnnotationSync), nil
 	case w.Floating != "" && w.Mode == Init:
-		return fmt.Errorf("floating addresses (%s) move while the pod runs, when an init container has long ended: set annotation %s: native or sidecar", w.Floating, AnnotationSync), nil
+		return fmt.Errorf("floating addresses (%s) move while the pod runs, when an init container has long ended; set annotation %s: native or sidecar", w.Floating, AnnotationSync), nil
 	case i.Config.via(w) != ViaAgent:
 		return nil, nil
 	}
@@ -150,7 +149,7 @@ func (i *Injector) refusal(ctx context.Context, namespace string, pod *corev1.Po
 		return nil, fmt.Errorf("read namespace %s: %w", namespace, err)
 	}
 	if level := labels[LabelEnforce]; level == "baseline" || level == "restricted" {
-		return fmt.Errorf("namespace %s enforces the Pod Security level %q, which forbids the hostPath volume by which a pod reaches the node agent: set annotation %s: ec2 (the pod then calls EC2 itself, and its service account needs a role for that), use a network of type vpcipvlan, which needs no container, or move the pod to a namespace of level privileged", namespace, level, AnnotationVia), nil
+		return fmt.Errorf("namespace %s enforces the Pod Security level %q, which forbids the hostPath volume by which a pod reaches the node agent; set annotation %s: ec2 (the pod then calls EC2 itself, and its service account needs a role for that), use a network of type vpcipvlan, which needs no container, or move the pod to a namespace of level privileged", namespace, level, AnnotationVia), nil
 	}
 	return nil, nil
 }

@@ -137,8 +137,8 @@ func parse(program string, mode Mode, args []string, getenv func(string) string,
 		p.add("--via", *via, errors.New("want auto, agent or ec2"))
 	}
 	o.timeout = p.duration("--timeout", *timeout)
-	if o.wait, err = time.ParseDuration(*wait); err != nil || o.wait < 0 {
-		p.add("--wait", *wait, errors.New("want a duration, as in 90s or 2m"))
+	if *wait != "0s" {
+		o.wait = p.duration("--wait", *wait)
 	}
 	o.grace = p.duration("--grace", *grace)
 	o.sync.CheckInterval = p.duration("--check-interval", *check)

@@ -23,6 +23,7 @@ type Files struct {
 	interval time.Duration
 	log      *slog.Logger
 	current  atomic.Pointer[loaded]
+	failed   atomic.Uint64
 }
 
 type loaded struct {
@@ -54,6 +55,7 @@ func (f *Files) Run(ctx context.Context) {
 func (f *Files) look() {
 	next, err := f.read()
 	if err != nil {
+		f.failed.Add(1)
 		f.log.Error("certificate not read", "dir", f.dir, "error", err)
 		return
 	}
@@ -107,3 +109,6 @@ func (f *Files) Expires() time.Time {
 	}
 	return l.pair.Leaf.NotAfter
 }
+
+// Failures is how many looks failed.
+func (f *Files) Failures() uint64 { return f.failed.Load() }

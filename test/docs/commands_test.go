@@ -43,7 +43,7 @@ func TestMakeTargetsExist(t *testing.T) {
 func programs(t *testing.T) func(...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	run(t, "go", "build", "-o", dir+"/", "./agent", "./initcontainer", "./sidecar", "./vpcctl", "./vpclab")
+	run(t, "go", "build", "-o", dir+"/", "./agent", "./initcontainer", "./injector", "./sidecar", "./vpcctl", "./vpclab")
 	return func(argv ...string) string {
 		t.Helper()
 		cmd := exec.Command(filepath.Join(dir, argv[0]), append(argv[1:], "-h")...)
@@ -60,7 +60,7 @@ var (
 	ownFlag  = regexp.MustCompile(`(?m)^  -([a-z-]+)`)
 	variable = regexp.MustCompile(`\(([A-Z_]+)\)`)
 	row      = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:`([^`]+)`|–) ")
-	command  = regexp.MustCompile("(?m)(?:^|[` /])(vpc(?:lab|ctl) [a-z]+|agent|sidecar|initcontainer)((?: [^\n`]*)?)")
+	command  = regexp.MustCompile("(?m)(?:^|[` /])(vpc(?:lab|ctl) [a-z]+|agent|sidecar|initcontainer|injector)((?: [^\n`]*)?)")
 	flagWord = regexp.MustCompile(`--([a-z-]+)`)
 )
 
@@ -72,6 +72,7 @@ func TestFlagsAreTheProgramsOwn(t *testing.T) {
 		{"agent", "README.md", "### Flags"},
 		{"sidecar", "sidecar/README.md", "## Flags"},
 		{"initcontainer", "sidecar/README.md", "## Flags"},
+		{"injector", "docs/injector.md", "## Flags"},
 	} {
 		known[p.program] = help(p.program)
 		var flags, variables, inHelp, variablesInHelp []string
