@@ -26,11 +26,15 @@ func (c caller) Netns() attachment.Netns { return c.Caller.Netns }
 
 func (c caller) Look(ifName string) (seen guard.Seen, err error) {
 	err = c.Enter(func(path string) error {
-		i, err := netns.ReadInterface(path, ifName)
-		seen = guard.Seen{Link: i.Child.ParentIndex, Kind: i.Kind, Mode: i.Child.Mode, Addrs: i.Addrs, All: i.All}
+		seen, err = lookAt(path, ifName)
 		return err
 	})
 	return seen, err
+}
+
+func lookAt(path, ifName string) (guard.Seen, error) {
+	i, err := netns.ReadInterface(path, ifName)
+	return guard.Seen{Link: i.Child.ParentIndex, Kind: i.Kind, Mode: i.Child.Mode, Addrs: i.Addrs, All: i.All}, err
 }
 
 // claims is the pool, for the guard.

@@ -27,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/guard"
@@ -143,11 +144,12 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if err := install(o.cniBinDir); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	return work(ctx, o, log, node, guard.New(o.guard, behind), m, ln)
+	w := &watchers{node: node, ports: behind, log: log, running: map[attachment.Key]*watcher{}}
+	return work(ctx, o, log, node, guard.New(o.guard, behind), w, m, ln)
 }
 
 // work runs what runs at the same time, and ends all of it when one fails or ctx ends.
-func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *guard.Guard, m *metrics, ln net.Listener) error {
+func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *guard.Guard, w *watchers, m *metrics, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -160,6 +162,7 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *
 	}
 	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
+	part("watch pods", func(ctx context.Context) error { w.run(ctx); return nil })
 	part("serve plugins", func(ctx context.Context) error {
 		return (&agentapi.Server{Log: log}).Serve(ctx, ln, handler{node: node, metrics: m, version: version()})
 	})

@@ -93,6 +93,7 @@ func encodeQuery(w *plainjson.Writer, q *attachment.Query) {
 		text(w, "statefulSet", q.Sticky.StatefulSet)
 		w.Close('}')
 	}
+	list(w, "floating", q.Floating, rangeText)
 	w.Close('}')
 }
 

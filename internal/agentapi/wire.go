@@ -88,7 +88,7 @@ func (r *Request) wellFormed() error {
 			return fmt.Errorf("query.requested[%d] is no address", i)
 		}
 	}
-	for key, list := range map[string][]attachment.Range{"ranges": r.Query.Ranges, "exclude": r.Query.Exclude} {
+	for key, list := range map[string][]attachment.Range{"ranges": r.Query.Ranges, "exclude": r.Query.Exclude, "floating": r.Query.Floating} {
 		for i, one := range list {
 			if !one.From.IsValid() || !one.To.IsValid() {
 				return fmt.Errorf("query.%s[%d] is no range", key, i)

@@ -90,6 +90,9 @@ type Query struct {
 	Requested []netip.Addr `json:"requested,omitempty"`
 	// Sticky, when set, gives a StatefulSet's pod the address at its ordinal in Ranges, wherever it runs.
 	Sticky *Sticky `json:"sticky,omitempty"`
+	// Floating are ranges whose addresses belong to the pod on whose interface they appeared last: the agent watches the interface
+	// for them. They are none of those that the attachment is given.
+	Floating []Range `json:"floating,omitempty"`
 }
 
 // Range is a run of addresses of one family, both ends included. Its text form is "10.10.1.64-10.10.1.79", or a CIDR.

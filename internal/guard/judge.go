@@ -53,8 +53,10 @@ func (g *Guard) allowed(who claimant, a netip.Addr, given bool) error {
 		return fmt.Errorf("%w: %s is one of the addresses of subnet %s that the VPC keeps for itself", ErrRefused, a, who.eni.Subnet.ID)
 	case a == who.eni.Primary:
 		return fmt.Errorf("%w: %s is the primary address of %s, the worker's own: keep it out of the pods' range", ErrRefused, a, who.eni.ID)
-	case given || within(g.cfg.Floating, a) || within(g.cfg.Ranges, a):
+	case given || within(g.cfg.Ranges, a) || within(g.cfg.Floating, a) && !who.eni.Stock(a):
 		return nil
+	case within(g.cfg.Floating, a):
+		return fmt.Errorf("%w: floating %s is of a range that vpcipam gives out: tag its reservation %s=%s", ErrRefused, a, eni.TagRole, eni.RoleStatic)
 	case len(g.cfg.Ranges) > 0:
 		return fmt.Errorf("%w: %s is not in the agent's sync.ranges %v: widen them, or give the pod another address", ErrRefused, a, g.cfg.Ranges)
 	case who.eni.Stock(a):

@@ -126,7 +126,7 @@ func (d Document) VPCIpvlan(env Env) (VPCIpvlan, error) {
 	top.only(ipvlanKeys, ofRuntime)
 	c.MTU = r.mtu(top)
 	r.ipvlanMode(top)
-	r.later(top, "floating")
+	c.Floating = r.ranges(top, "floating")
 	if dns, found := top.object("dns"); found {
 		c.DNS = r.dns(dns)
 	}
@@ -138,6 +138,9 @@ func (d Document) VPCIpvlan(env Env) (VPCIpvlan, error) {
 		c.IPAM = IPAM{AgentSocket: r.socket(object{}, env), Timeout: DefaultTimeout}
 	}
 	c.Register, c.OnConflict = r.register(top, c.IPAMType)
+	if c.Floating != nil && !c.Register && c.IPAMType != TypeVPCIPAM {
+		r.invalid("floating", `is not possible with "register": false: the agent does not know the interface`)
+	}
 	return c, r.err()
 }
 

@@ -14,15 +14,6 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 )
 
-// later refuses keys that are specified but not built yet.
-func (r *reader) later(o object, keys ...string) {
-	for _, key := range keys {
-		if o.has(key) {
-			r.unsupported(o.at(key), "%s is not supported yet; remove the key", show(o.raw(key)))
-		}
-	}
-}
-
 // ipamType is the type of the ipam object, which must be there.
 func (r *reader) ipamType(top, ipam object) string {
 	if !top.has("ipam") {

@@ -138,6 +138,8 @@ type VPCIpvlan struct {
 	Register bool
 	// OnConflict says what happens when another ENI holds such an address (default [attachment.WaitThenReassign]).
 	OnConflict attachment.OnConflict
+	// Floating are the ranges whose addresses the agent has follow the interface on which they appeared last; nil for none.
+	Floating []attachment.Range
 	// IPAM has the ipam object when IPAMType is [TypeVPCIPAM]; otherwise only AgentSocket and Timeout are set.
 	IPAM IPAM
 	// DNS of the network configuration itself; it goes before the IPAM's.

@@ -66,6 +66,9 @@ type Config struct {
 	Grace time.Duration
 	// CheckInterval is how often what we believe is compared with EC2.
 	CheckInterval time.Duration
+	// Known tells of addresses that were claimed for the pod before this syncer started. That they are there when it starts is no
+	// appearance, and takes them from nobody. Nil knows none.
+	Known func(netip.Addr) bool
 	// Claimed is told, for each claim that an appearing address caused, how long after the address it left.
 	Claimed func(time.Duration)
 	// Changed is told of each change of what [Syncer.Report] says.

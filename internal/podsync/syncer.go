@@ -190,6 +190,10 @@ func (s *Syncer) compare() {
 		s.cfg.Log.Error("the pod's interfaces cannot be read", "error", err)
 		return
 	}
+	known := s.cfg.Known
+	if s.seen || known == nil {
+		known = func(netip.Addr) bool { return false }
+	}
 	s.seen = true
 	clear(s.byIndex)
 	for _, i := range interfaces {
@@ -206,6 +210,9 @@ func (s *Syncer) compare() {
 	for _, c := range desired(interfaces) {
 		here[c.addr] = true
 		s.came(c.addr, c.by)
+		if known(c.addr) {
+			s.entries[c.addr].conflict = attachment.Never
+		}
 	}
 	for a, e := range s.entries {
 		if !here[a] {

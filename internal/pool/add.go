@@ -41,7 +41,7 @@ func (n *Node) Add(ctx context.Context, a attachment.Attachment, q attachment.Qu
 	if err := n.succeed(a); err != nil {
 		return Allocation{}, err
 	}
-	h := &hold{Attachment: a, visible: n.sight(a.Netns) == Alive}
+	h := &hold{Attachment: a, visible: n.sight(a.Netns) == Alive, floating: q.Floating}
 
 	n.mu.Lock()
 	if have := n.holds[a.Key]; have != nil && have.state == ownership.Held {
@@ -238,6 +238,7 @@ func (n *Node) enter(h *hold, with ...Record) error {
 		return &Refusal{NotReady, fmt.Sprintf("cannot record the allocation of %v: %v; free space in the agent's state directory", h.addrs, err)}
 	}
 	n.holds[h.Key] = h
+	poke(n.watch)
 	if moved == nil {
 		return nil
 	}

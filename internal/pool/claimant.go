@@ -44,7 +44,7 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 		}
 		return results
 	}
-	c.Netns = n.find(c.Netns)
+	c = n.find(c)
 	visible := c.Netns.Path != "" && n.sight(c.Netns) == Alive
 	kept := n.keptByOthers(c, addrs)
 	shown := p.shown(ctx)
@@ -103,26 +103,34 @@ func (n *Node) parent(ctx context.Context, c attachment.Claimant) (*iface, error
 	return nil, &Refusal{Invalid, fmt.Sprintf("interface %s: the host's link with index %d is no ENI's", c.IfName, c.Link)}
 }
 
-// find completes a namespace with a path that leads there, if any is to be seen: without one nothing tells when it ends.
-func (n *Node) find(ns attachment.Netns) attachment.Netns {
-	if ns.Path != "" {
-		return ns
-	}
-	for _, h := range n.snapshot(func(h *hold) bool { return h.Netns.Path != "" && h.Netns.Same(ns) }) {
-		if n.ports.Namespaces.Look(h.Netns) == Alive {
-			return h.Netns
+// find completes a claimant with a path that leads to its namespace, if any is to be seen: without one nothing tells when it ends.
+// What CNI calls said of the same namespace helps.
+func (n *Node) find(c attachment.Claimant) attachment.Claimant {
+	for _, h := range n.snapshot(func(h *hold) bool { return h.Netns.Path != "" && h.Netns.Same(c.Netns) }) {
+		if n.ports.Namespaces.Look(h.Netns) != Alive {
+			continue
 		}
+		c.Netns = h.Netns
+		if c.Pod == (attachment.Pod{}) {
+			c.Pod = h.Pod
+		}
+		if c.Pod != (attachment.Pod{}) {
+			return c
+		}
+	}
+	if c.Netns.Path != "" {
+		return c
 	}
 	found, err := n.ports.Namespaces.Scan()
 	if err != nil {
 		n.log.Warn("look into the network namespaces", "error", err)
 	}
 	for _, f := range found {
-		if f.Netns.Same(ns) {
-			return f.Netns
+		if f.Netns.Same(c.Netns) {
+			c.Netns = f.Netns
 		}
 	}
-	return ns
+	return c
 }
 
 // keptByOthers says which of the addresses another pod of this worker has and still carries.

@@ -64,6 +64,7 @@ func (n *Node) release(h *hold, why string) error {
 	}
 	n.log.Info("address released", "ips", had, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
 	poke(n.tick)
+	poke(n.watch)
 	return nil
 }
 

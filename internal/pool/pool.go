@@ -137,6 +137,7 @@ type Node struct {
 	pause      time.Time                    // no such read before: the last one failed
 	failures   int                          // such reads that failed in a row
 	describing chan struct{}                // one such read at a time
+	watch      chan struct{}                // has a value when [Node.Floating] may have changed
 	look       chan struct{}                // wakes the comparison with the metadata
 	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance
 	folders    map[string]bool              // in which a namespace was seen
@@ -178,18 +179,19 @@ type hold struct {
 	attachment.Attachment
 	eni      eni.ID
 	addrs    []netip.Addr
-	state    ownership.State // Held, Cooling, Lost, or Guest
-	uptime   time.Duration   // CLOCK_BOOTTIME when it was given out
-	deadline time.Time       // of the cooldown
-	until    time.Duration   // the same in CLOCK_BOOTTIME, for the ledger
-	visible  bool            // the agent saw the namespace at ADD, so it may conclude from its absence
-	sticky   bool            // goes back to EC2 at once, without a cooldown
-	claimed  bool            // by whoever lives in the namespace, and not by a CNI plugin: see [Node.Claim]
-	floats   bool            // a claimed address that moves from pod to pod
-	link     int             // index of the link that its pod's interface was made on; 0 when unknown
-	cut      bool            // that link is gone, and it was told
-	again    bool            // it came out of a cooldown
-	told     int             // answers that gave it out and were not lost
+	state    ownership.State    // Held, Cooling, Lost, or Guest
+	uptime   time.Duration      // CLOCK_BOOTTIME when it was given out
+	deadline time.Time          // of the cooldown
+	until    time.Duration      // the same in CLOCK_BOOTTIME, for the ledger
+	visible  bool               // the agent saw the namespace at ADD, so it may conclude from its absence
+	sticky   bool               // goes back to EC2 at once, without a cooldown
+	claimed  bool               // by whoever lives in the namespace, and not by a CNI plugin: see [Node.Claim]
+	floats   bool               // a claimed address that moves from pod to pod
+	floating []attachment.Range // whose addresses are claimed when they appear on the interface: see [Node.Floating]
+	link     int                // index of the link that its pod's interface was made on; 0 when unknown
+	cut      bool               // that link is gone, and it was told
+	again    bool               // it came out of a cooldown
+	told     int                // answers that gave it out and were not lost
 }
 
 // waiter is an ADD that found no stock, or a registration.
@@ -232,6 +234,7 @@ func New(cfg Config, instance eni.Instance, ports Ports, records []Record, reboo
 		tick:       make(chan struct{}, 1),
 		describing: make(chan struct{}, 1),
 		look:       make(chan struct{}, 1),
+		watch:      make(chan struct{}, 1),
 		suspects:   map[attachment.Key]time.Time{},
 		folders:    map[string]bool{},
 	}

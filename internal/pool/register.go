@@ -33,7 +33,7 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		return Allocation{}, err
 	}
 	w := &waiter{
-		hold:  &hold{Attachment: a, visible: n.sight(a.Netns) == Alive},
+		hold:  &hold{Attachment: a, visible: n.sight(a.Netns) == Alive, floating: q.Floating},
 		exact: addrs,
 		claim: claim{source: sourceNamed, guest: true, conflict: conflict, patience: conflictPatience},
 		done:  make(chan error, 1),

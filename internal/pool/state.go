@@ -32,22 +32,23 @@ func activeKey(id eni.ID, k kind) string {
 // holdRecord is what the ledger keeps of a hold. Times are of CLOCK_BOOTTIME, which no clock change moves.
 type holdRecord struct {
 	attachment.Attachment
-	ENI       eni.ID        `json:"eni"`
-	Addresses []netip.Addr  `json:"addresses"`
-	State     string        `json:"state"`
-	Uptime    time.Duration `json:"uptime"`
-	Visible   bool          `json:"visible"`
-	Sticky    bool          `json:"sticky,omitempty"`
-	Claimed   bool          `json:"claimed,omitempty"`
-	Floats    bool          `json:"floats,omitempty"`
-	Link      int           `json:"link,omitempty"`
-	Until     time.Duration `json:"until,omitempty"` // when the cooldown ends
+	ENI       eni.ID             `json:"eni"`
+	Addresses []netip.Addr       `json:"addresses"`
+	State     string             `json:"state"`
+	Uptime    time.Duration      `json:"uptime"`
+	Visible   bool               `json:"visible"`
+	Sticky    bool               `json:"sticky,omitempty"`
+	Claimed   bool               `json:"claimed,omitempty"`
+	Floats    bool               `json:"floats,omitempty"`
+	Floating  []attachment.Range `json:"floating,omitempty"`
+	Link      int                `json:"link,omitempty"`
+	Until     time.Duration      `json:"until,omitempty"` // when the cooldown ends
 }
 
 func holdKey(k attachment.Key) string { return holdPrefix + k.ContainerID + "/" + k.IfName }
 
 func (h *hold) record() Record {
-	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.claimed, h.floats, h.link, h.until})
+	v, err := json.Marshal(holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), h.uptime, h.visible, h.sticky, h.claimed, h.floats, h.floating, h.link, h.until})
 	if err != nil { // strings, numbers and addresses always marshal
 		panic(err)
 	}
@@ -138,7 +139,7 @@ func (n *Node) loadHold(r Record, event ownership.Event) {
 	}
 	h := &hold{
 		Attachment: rec.Attachment, eni: rec.ENI, addrs: rec.Addresses, state: next, uptime: rec.Uptime, visible: rec.Visible, sticky: rec.Sticky,
-		claimed: rec.Claimed, floats: rec.Floats, link: rec.Link, told: 1,
+		claimed: rec.Claimed, floats: rec.Floats, floating: rec.Floating, link: rec.Link, told: 1,
 	}
 	if event == ownership.Restarted {
 		h.until = rec.Until

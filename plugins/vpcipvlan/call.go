@@ -79,7 +79,7 @@ func (c call) query() (attachment.Query, error) {
 		selector = eni.Selector{MAC: l.MAC}
 	}
 	q := c.conf.IPAM.Query(selector)
-	q.NeedLink = true
+	q.NeedLink, q.Floating = true, c.conf.Floating
 	return q, nil
 }
 
