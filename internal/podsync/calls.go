@@ -63,7 +63,7 @@ func (s *Syncer) file() {
 		if e == nil {
 			continue
 		}
-		e.busy = false
+		e.busy, e.abandon = false, nil
 		switch {
 		case a.standing != nil:
 			s.fileStanding(e, a)
@@ -78,9 +78,14 @@ func (s *Syncer) file() {
 
 // fileClaim applies what a claim has brought. The caller holds s.mu.
 func (s *Syncer) fileClaim(e *entry, a answer) {
-	e.ours = e.ours || a.New
+	cut := errors.Is(a.Err, context.Canceled) // EC2 may have done it all the same
+	e.ours = e.ours || a.New || cut
 	if e.state != Pending || !e.appeared.Equal(a.appeared) {
 		return // it went meanwhile, or went and came: the next step sees to that
+	}
+	if cut { // because of another address of the call
+		e.next = time.Now()
+		return
 	}
 	e.err = a.Err
 	switch {

@@ -45,6 +45,9 @@ const (
 	// conflictPatience is how long the old owner of an address may take to give it back, asked each pollInterval.
 	conflictPatience = 5 * time.Second
 	pollInterval     = time.Second
+	// readsBehind is how long EC2's refusal is believed rather than its reads, which show the address here: it was, until a moment
+	// ago. After that, the refusal was for what is here already.
+	readsBehind = 3 * time.Second
 	// confirmPatience is how long a change is waited for in what EC2 shows, asked each confirmInterval and then ever more rarely.
 	// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 	confirmPatience    = 30 * time.Second

@@ -153,13 +153,13 @@ func (f family) contest(ctx context.Context, a netip.Addr, conflict attachment.O
 		owner, owned := owners[a]
 		patient := conflict == attachment.WaitThenReassign && time.Since(began) < conflictPatience
 		switch {
-		case owner == f.eni.ID:
+		case owner == f.eni.ID && (!errors.Is(err, eni.ErrAddressInUse) || time.Since(began) >= readsBehind):
 			return Result{New: errors.Is(err, eni.ErrOutcomeUnknown)}
-		case owned && conflict == attachment.Never:
+		case owned && owner != f.eni.ID && conflict == attachment.Never:
 			return Result{Err: fmt.Errorf("%w: %s", ErrContested, owner)}
-		case owned && !patient:
+		case owned && owner != f.eni.ID && !patient:
 			return f.move(ctx, a, owner, conflict)
-		case !owned: // given back, or reads are behind
+		case !owned || owner == f.eni.ID: // given back, or reads are behind
 			err = f.assign(ctx, f.eni.ID, []netip.Addr{a}, false)
 			if err == nil {
 				return Result{New: true}

@@ -172,6 +172,38 @@ func TestFloatingAddressFollowsThePodThatCarriesIt(t *testing.T) {
 	}
 }
 
+// The pod on worker-1 gets the address again while its first claim still waits for EC2 to show it there, which EC2 never will: the
+// other pod has taken it.
+func TestAddressThatComesBackWaitsForNoOlderClaim(t *testing.T) {
+	for _, vip := range []string{"10.10.1.90/24", "2001:db8:10:1::90/64"} {
+		t.Run(vip, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "ec2: {latency: 20ms, propagation: {route: 300ms, imds: 2s, describe: 2s}}")
+				float := floating("10.10.1.88/29", "2001:db8:10:1::90")
+				a, b := w.pod("worker-1", float), w.pod("worker-2", float)
+				a.run(t)
+				defer func() { a.stop() }()
+				b.run(t)
+				defer func() { b.stop() }()
+				ip := addr(strings.Split(vip, "/")[0])
+				idA, _ := w.eni("worker-1")
+				idB, _ := w.eni("worker-2")
+				a.add(vip, "10.10.1.80/24")
+				eventually(t, time.Second, "a has it", func() bool { return w.owner(ip) == idA })
+				a.remove(vip)
+				b.add(vip)
+				eventually(t, 5*time.Second, "b has it", func() bool { return w.owner(ip) == idB })
+				b.remove(vip)
+				a.add(vip)
+				eventually(t, 8*time.Second, "a has it again", func() bool { return w.owner(ip) == idA && a.state(ip) == podsync.Registered })
+				if got := a.state(addr("10.10.1.80")); got != podsync.Registered {
+					t.Errorf("the address that stayed is %s", got)
+				}
+			})
+		})
+	}
+}
+
 func TestSplitBrainSettles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "")

@@ -54,6 +54,7 @@ type entry struct {
 	appeared time.Time             // the edge
 	claimed  time.Time             // when the last claim left
 	busy     bool                  // a call about it is under way
+	abandon  context.CancelFunc    // ends the claim that is under way; nil without one
 	ours     bool                  // a claim of ours changed EC2
 	tries    int
 	next     time.Time // no claim before
@@ -149,6 +150,7 @@ func (s *Syncer) step(ctx context.Context, calls *sync.WaitGroup) time.Duration 
 	s.file()
 	s.follow()
 	claims, releases, due := s.plan(time.Now())
+	s.arm(ctx, claims)
 	now := s.report()
 	changed := !equal(now, s.reported)
 	s.reported = now
@@ -158,12 +160,34 @@ func (s *Syncer) step(ctx context.Context, calls *sync.WaitGroup) time.Duration 
 	}
 	poke(s.stepped)
 	for _, c := range claims {
-		calls.Go(func() { s.register(ctx, c) })
+		calls.Go(func() {
+			defer c.cancel()
+			s.register(c.ctx, c)
+		})
 	}
 	for _, r := range releases {
 		calls.Go(func() { s.release(ctx, r) })
 	}
 	return due
+}
+
+// arm makes each claim one that an edge of its addresses ends. The caller holds s.mu.
+func (s *Syncer) arm(ctx context.Context, claims []batch) {
+	for i := range claims {
+		c := &claims[i]
+		c.ctx, c.cancel = context.WithCancel(ctx)
+		for _, a := range c.entries {
+			s.entries[a.addr].abandon = c.cancel
+		}
+	}
+}
+
+// over ends a claim that an edge has made pointless: it would wait half a minute for EC2 to confirm what somebody else has by
+// now, and hold up the claim that the next edge asks for.
+func (e *entry) over() {
+	if e.busy && e.abandon != nil {
+		e.abandon()
+	}
 }
 
 // follow brings the entries up to what the events say. The caller holds s.mu.
@@ -232,6 +256,7 @@ func (s *Syncer) came(a netip.Addr, i attachment.Interface) {
 		e = &entry{addr: a}
 		s.entries[a] = e
 	}
+	e.over()
 	now := time.Now()
 	e.by, e.state, e.appeared, e.conflict, e.tries, e.err = i, Pending, now, s.cfg.conflictFor(a), 0, nil
 	e.next = e.claimed.Add(claimInterval) // in the past for the first
@@ -244,6 +269,7 @@ func (s *Syncer) went(a netip.Addr, index int) {
 	if e == nil || e.state == Leaving || e.by.Index != index {
 		return
 	}
+	e.over()
 	e.state, e.until, e.err = Leaving, time.Now().Add(s.cfg.Grace), nil
 	s.cfg.Log.Info("address went", "ip", a, "interface", e.by.Name)
 }
@@ -253,6 +279,8 @@ type batch struct {
 	by       attachment.Interface
 	conflict attachment.OnConflict
 	entries  []answer // the addresses, and which edge the call is about
+	ctx      context.Context
+	cancel   context.CancelFunc
 }
 
 func (b batch) addrs() []netip.Addr {
