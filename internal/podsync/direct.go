@@ -45,9 +45,9 @@ const (
 	// conflictPatience is how long the old owner of an address may take to give it back, asked each pollInterval.
 	conflictPatience = 5 * time.Second
 	pollInterval     = time.Second
-	// readsBehind is how long EC2's refusal is believed rather than its reads, which show the address here: it was, until a moment
-	// ago. After that, the refusal was for what is here already.
-	readsBehind = 3 * time.Second
+	// readsBehind is how old an assignment of ours is at most that reads may still show though the address has moved on. EC2's
+	// refusal is then believed instead; otherwise it refuses because the address is here already.
+	readsBehind = 15 * time.Second
 	// confirmPatience is how long a change is waited for in what EC2 shows, asked each confirmInterval and then ever more rarely.
 	// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 	confirmPatience    = 30 * time.Second
@@ -60,8 +60,9 @@ type Direct struct {
 	ec2    EC2
 	locate Locator
 
-	mu    sync.Mutex
-	known map[eni.MAC]place
+	mu       sync.Mutex
+	known    map[eni.MAC]place
+	assigned map[netip.Addr]time.Time // what this registrar assigned in the last [readsBehind]
 }
 
 // place is an ENI and its subnet.
@@ -72,7 +73,27 @@ type place struct {
 
 // NewDirect makes a registrar.
 func NewDirect(ec2 EC2, locate Locator) *Direct {
-	return &Direct{ec2: ec2, locate: locate, known: map[eni.MAC]place{}}
+	return &Direct{ec2: ec2, locate: locate, known: map[eni.MAC]place{}, assigned: map[netip.Addr]time.Time{}}
+}
+
+// lately reports whether the address was assigned by us a short time ago.
+func (d *Direct) lately(a netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, ok := d.assigned[a]
+	return ok && time.Since(at) < readsBehind
+}
+
+// note remembers what was assigned.
+func (d *Direct) note(results map[netip.Addr]Result) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.assigned, func(_ netip.Addr, at time.Time) bool { return time.Since(at) >= readsBehind })
+	for a, r := range results {
+		if r.New {
+			d.assigned[a] = time.Now()
+		}
+	}
 }
 
 // place finds the ENI of a pod's interface. Who has which MAC does not change while an ENI lives, so it is asked once.
@@ -132,6 +153,7 @@ func (d *Direct) Register(ctx context.Context, i attachment.Interface, addrs []n
 		})
 	}
 	both.Wait()
+	d.note(results)
 	return results
 }
 

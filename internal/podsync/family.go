@@ -27,11 +27,13 @@ type family struct {
 	unassign func(ctx context.Context, id eni.ID, addrs []netip.Addr) error
 	// take moves an address here from the ENI that holds it.
 	take func(ctx context.Context, owner eni.ID, addr netip.Addr) error
+	// lately reports whether the address was assigned here so short a time ago that reads may show it though it has gone since.
+	lately func(netip.Addr) bool
 }
 
 func (d *Direct) ipv4(p place) family {
 	return family{
-		place: p, ec2: d.ec2,
+		place: p, ec2: d.ec2, lately: d.lately,
 		assign:   d.ec2.Assign,
 		unassign: d.ec2.Unassign,
 		take: func(ctx context.Context, _ eni.ID, addr netip.Addr) error {
@@ -43,7 +45,7 @@ func (d *Direct) ipv4(p place) family {
 // ipv6 has no reassignment: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
 func (d *Direct) ipv6(p place) family {
 	return family{
-		place: p, ec2: d.ec2, v6: true,
+		place: p, ec2: d.ec2, v6: true, lately: d.lately,
 		assign: func(ctx context.Context, id eni.ID, addrs []netip.Addr, _ bool) error {
 			return d.ec2.AssignIPv6(ctx, id, addrs)
 		},
@@ -153,7 +155,7 @@ func (f family) contest(ctx context.Context, a netip.Addr, conflict attachment.O
 		owner, owned := owners[a]
 		patient := conflict == attachment.WaitThenReassign && time.Since(began) < conflictPatience
 		switch {
-		case owner == f.eni.ID && (!errors.Is(err, eni.ErrAddressInUse) || time.Since(began) >= readsBehind):
+		case owner == f.eni.ID && (!errors.Is(err, eni.ErrAddressInUse) || !f.lately(a)):
 			return Result{New: errors.Is(err, eni.ErrOutcomeUnknown)}
 		case owned && owner != f.eni.ID && conflict == attachment.Never:
 			return Result{Err: fmt.Errorf("%w: %s", ErrContested, owner)}
@@ -237,6 +239,9 @@ func (f family) confirm(ctx context.Context, results map[netip.Addr]Result) {
 		late := time.Since(began) > confirmPatience
 		if perr := pause(ctx, interval); late || perr != nil {
 			for _, a := range waiting {
+				if _, owned := owners[a]; owned && late {
+					err = fmt.Errorf("%w: %s took it", ErrContested, owners[a])
+				}
 				results[a] = Result{New: true, Err: fmt.Errorf("confirm %s on %s: %w", a, f.eni.ID, errors.Join(err, perr))}
 			}
 			return

@@ -235,6 +235,37 @@ func TestSplitBrainSettles(t *testing.T) {
 	})
 }
 
+// Both claims leave before either pod can know of the other's, and no read ever shows the first one.
+func TestSplitBrainThatBeginsAtOnceSettles(t *testing.T) {
+	for _, vip := range []string{"10.10.1.90/24", "2001:db8:10:1::90/64"} {
+		t.Run(vip, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, "ec2: {latency: 20ms, propagation: {route: 300ms, imds: 2s, describe: 2s}}")
+				float := floating("10.10.1.88/29", "2001:db8:10:1::90")
+				a, b := w.pod("worker-1", float), w.pod("worker-2", float)
+				for _, p := range []*pod{a, b} {
+					p.run(t)
+					defer func() { p.stop() }()
+				}
+				a.add(vip)
+				b.add(vip)
+				ip := addr(strings.Split(vip, "/")[0])
+				time.Sleep(5 * time.Second)
+				settled := w.owner(ip)
+				for range 3 * 60 {
+					time.Sleep(time.Second)
+					if now := w.owner(ip); now != settled {
+						t.Fatalf("it moved again, from %s to %q", settled, now)
+					}
+				}
+				if a.state(ip) != podsync.Contested && b.state(ip) != podsync.Contested {
+					t.Errorf("a says %s and b says %s, want one of them contested", a.state(ip), b.state(ip))
+				}
+			})
+		})
+	}
+}
+
 func TestOldOwnerMayGiveBackFirst(t *testing.T) {
 	for _, vip := range []string{"10.10.1.80/24", "2001:db8:10:1::80/64"} {
 		t.Run(vip, func(t *testing.T) {
