@@ -18,7 +18,8 @@ import (
 )
 
 const demoHelp = `Tell the story of the suite on this machine: workers, their ENIs, ipvlan pods, and packets that
-flow exactly when EC2 knows the address. Real agents and plugins run; the VPC around them is the lab's.
+flow exactly when EC2 knows the address. Real agents, plugins, init containers and sidecars run; the VPC
+around them is the lab's.
 
 Every line is an assertion with what was measured. The exit status is 1 when one of them is false.
 
@@ -45,7 +46,7 @@ func (d *door) demoCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&binDir, "bin-dir", "", "folder of the agent and the plugins (default: where vpclab itself lies)")
+	c.Flags().StringVar(&binDir, "bin-dir", "", "folder of the programs that it runs (default: where vpclab itself lies)")
 	return c
 }
 
@@ -62,7 +63,7 @@ func programs(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range []string{"agent", "vpcipam", "vpcipvlan"} {
+	for _, name := range []string{"agent", "initcontainer", "sidecar", "vpcipam", "vpcipvlan"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 			return "", &usageError{
 				err:   fmt.Errorf("%s has no %s", dir, name),

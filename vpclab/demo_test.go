@@ -23,7 +23,7 @@ func TestTheDemoHolds(t *testing.T) {
 	if status != exitOK {
 		t.Errorf("exit status %d", status)
 	}
-	for _, step := range []string{"\n1. ", "\n3. ", "\n5. ", "\n6. "} {
+	for _, step := range []string{"\n1. ", "\n2. ", "\n3. ", "\n4. ", "\n5. ", "\n6. "} {
 		if !strings.Contains(story.String(), step) {
 			t.Errorf("the story lacks step %q", strings.TrimSpace(step))
 		}

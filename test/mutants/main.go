@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Command mutants breaks the agent on purpose, one fault at a time, and demands that somebody notices. `make mutants`
+// Command mutants breaks the agent, the init container and the sidecar on purpose, one fault at a time, and demands that somebody notices. `make mutants`
 // uses it. Each fault is a change of the source that is laid over it for one build (go build -overlay), so the tree is
 // not touched. The demo, or one test, must then fail, at the line that the table names: failing somewhere else would
 // only show that something is broken. The demo without a fault must pass. Equivalent or stale mutants are errors.
@@ -120,7 +120,7 @@ func (h hunt) judge(ctx context.Context, m mutant) (string, error) {
 		return "", err
 	}
 	if overlay != "" {
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-overlay", overlay, "-o", bin+"/", "./agent")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-overlay", overlay, "-o", bin+"/", "./agent", "./initcontainer", "./sidecar")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, buildErr := build.CombinedOutput(); buildErr != nil {
 			return "", fmt.Errorf("build: %w\n%s", buildErr, out)

@@ -103,6 +103,23 @@ func (p *Pod) AddAddress(ifName string, address netip.Prefix, gateway netip.Addr
 	return configure(h, link, address, gateway)
 }
 
+// RemoveAddress takes an address off an interface that the pod has.
+func (p *Pod) RemoveAddress(ifName string, address netip.Prefix) error {
+	h, err := Handle(p.Netns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(ifName)
+	if err != nil {
+		return fmt.Errorf("find %s in %s: %w", ifName, p.Name, err)
+	}
+	if err := h.AddrDel(link, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
+		return fmt.Errorf("remove %s from %s: %w", address, ifName, err)
+	}
+	return nil
+}
+
 // configure sets link up with an address and a default route.
 func configure(h netlinksafe.Handle, link netlink.Link, address netip.Prefix, gateway netip.Addr) error {
 	name := link.Attrs().Name

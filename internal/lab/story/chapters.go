@@ -103,7 +103,7 @@ func (s *story) knownAddresses(ctx context.Context) {
 	s.reaches(ctx, "e on worker-2 reaches d on worker-1", "e", "d")
 	s.reaches(ctx, "f in multus-2 reaches d in multus-1", "f", "d")
 	s.tcp(ctx, "TCP from f to d", "f", "d")
-	s.silent(ctx, "a, whose address EC2 still does not know, does not reach e", "a", "e")
+	s.silent(ctx, "a2, whose address EC2 still does not know, does not reach e", "a2", "e")
 	s.cooldown(ctx)
 }
 

@@ -32,7 +32,7 @@ type Config struct {
 	Out io.Writer
 	// Terminal makes lines change while something is in progress, and colours the marks.
 	Terminal bool
-	// BinDir holds the agent and the plugins.
+	// BinDir holds the agent, the plugins, the init container and the sidecar.
 	BinDir string
 	// Prefix starts the names of all network namespaces.
 	Prefix string
@@ -61,7 +61,7 @@ func Tell(ctx context.Context, cfg Config) (err error) {
 	if s.lab, err = lab.Up(ctx, sc, lab.Config{Prefix: cfg.Prefix, Log: cfg.Out}); err != nil {
 		return err
 	}
-	for _, chapter := range []func(context.Context){s.unknownAddresses, s.knownAddresses, s.terminatedWorker, s.table} {
+	for _, chapter := range []func(context.Context){s.unknownAddresses, s.registeredAddresses, s.knownAddresses, s.floatingAddress, s.terminatedWorker, s.table} {
 		chapter(ctx)
 		if err := ctx.Err(); err != nil {
 			return err
@@ -82,11 +82,13 @@ subnets:
    reservations: [{cidr: 10.10.2.64/26, type: explicit, tags: {multus-vpc.io/role: pool}}]}
 instances:
 - name: worker-1
+  type: m5.4xlarge
   enis:
   - {subnet: primary}
   - {subnet: multus-1, addresses: [10.10.1.20], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
   - {subnet: multus-2, addresses: [10.10.2.20], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
 - name: worker-2
+  type: m5.4xlarge
   enis:
   - {subnet: primary}
   - {subnet: multus-1, addresses: [10.10.1.21], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
@@ -108,6 +110,7 @@ type story struct {
 	lab    *lab.Running
 	nodes  map[string]*node    // workers with an agent, by name
 	pods   map[string]*demoPod // by name
+	closes []func() error      // of what listens in pods' namespaces
 }
 
 // demoPod is a pod of the story.
@@ -116,6 +119,9 @@ type demoPod struct {
 	name   string
 	worker string
 	nets   []attached
+	served bool // AWS listens in its namespace
+
+	sidecar *container // nil without one
 }
 
 func (s *story) title() {
@@ -123,7 +129,7 @@ func (s *story) title() {
 
   A VPC 10.10.0.0/16 on this machine. Each worker has a primary ENI (eth0) and one in each of multus-1 (10.10.1.0/24)
   and multus-2 (10.10.2.0/24), where a CIDR reservation is kept for pods. EC2 answers in 80 ms, and what it changes is
-  routed 3 s later. Steps 2 and 4 (addresses of other IPAM plugins, floating addresses) are not told yet.`)
+  routed 3 s later.`)
 }
 
 func (s *story) verdict() error {
@@ -144,6 +150,12 @@ func (s *story) cleanUp(ctx context.Context) error {
 	var errs []error
 	for _, n := range s.nodes {
 		errs = append(errs, n.stop(ctx))
+	}
+	for _, p := range s.pods {
+		p.kill()
+	}
+	for _, c := range s.closes {
+		errs = append(errs, c())
 	}
 	for _, p := range s.pods {
 		errs = append(errs, p.Delete())
