@@ -240,7 +240,7 @@ func (f family) confirm(ctx context.Context, results map[netip.Addr]Result) {
 		if perr := pause(ctx, interval); late || perr != nil {
 			for _, a := range waiting {
 				if _, owned := owners[a]; owned && late {
-					err = fmt.Errorf("%w: %s took it", ErrContested, owners[a])
+					err = fmt.Errorf("%w: %s", ErrContested, owners[a])
 				}
 				results[a] = Result{New: true, Err: fmt.Errorf("confirm %s on %s: %w", a, f.eni.ID, errors.Join(err, perr))}
 			}
