@@ -108,5 +108,10 @@ func parse(args []string, getenv func(string) string) (options, error) {
 		}
 		o.ship = append(o.ship, dir)
 	}
+	examples, err := filepath.Abs("examples") // what tests read beside their own packages
+	if err != nil {
+		return o, err
+	}
+	o.ship = append(o.ship, examples)
 	return o, nil
 }

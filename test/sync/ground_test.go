@@ -71,10 +71,16 @@ type ground struct {
 	nodes map[string]*node
 }
 
-// up raises the ground. Everything goes when the test ends.
+// up raises the ground of the AWS samples.
 func up(t *testing.T) *ground {
 	t.Helper()
-	s, err := scenario.Parse([]byte(twoWorkers))
+	return raise(t, twoWorkers)
+}
+
+// raise raises a ground. Everything goes when the test ends.
+func raise(t *testing.T, text string) *ground {
+	t.Helper()
+	s, err := scenario.Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

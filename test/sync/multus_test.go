@@ -187,16 +187,23 @@ func (n *node) mount(dir, at string) error {
 // multusNetwork is how Multus' daemon calls what it configures.
 const multusNetwork = "multus-cni-network"
 
-// create makes a pod in the API that asks for networks, scheduled to the worker, and its sandbox there.
+// create makes a pod that asks for networks, as [cluster.schedule] does.
 func (c *cluster) create(t *testing.T, n *node, name, networks string) *aPod {
 	t.Helper()
+	return c.schedule(t, n, name, object{"annotations": object{networksAnnotation: networks}})
+}
+
+// schedule makes a pod in the API, scheduled to the worker, and its sandbox there.
+func (c *cluster) schedule(t *testing.T, n *node, name string, metadata object) *aPod {
+	t.Helper()
+	metadata["name"] = name
 	var made struct {
 		Metadata struct {
 			UID string `json:"uid"`
 		} `json:"metadata"`
 	}
 	err := c.api.Do(t.Context(), http.MethodPost, podsPath, object{
-		"metadata": object{"name": name, "annotations": object{networksAnnotation: networks}},
+		"metadata": metadata,
 		"spec":     object{"nodeName": n.name, "containers": []any{object{"name": "app", "image": "app"}}},
 	}, &made)
 	if err != nil {
@@ -238,25 +245,9 @@ func (c *cluster) add(t *testing.T, kind string, p *aPod, network string) netip.
 	if err := p.multus(t.Context(), kind, "add"); err != nil {
 		t.Fatal(err)
 	}
-	var got struct {
-		Metadata struct {
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
-	}
-	if err := c.api.Do(t.Context(), http.MethodGet, podsPath+"/"+p.Name, nil, &got); err != nil {
-		t.Fatal(err)
-	}
-	var status []struct {
-		Name, Interface string
-		IPs             []netip.Addr
-		Default         bool
-	}
-	text := got.Metadata.Annotations[statusAnnotation]
-	if err := json.Unmarshal([]byte(text), &status); err != nil {
-		t.Fatalf("network-status of %s: %v: %q", p.Name, err, text)
-	}
+	status := c.status(t, p)
 	if len(status) != 2 || !status[0].Default || status[1].Name != "default/"+network || status[1].Interface != "net1" || len(status[1].IPs) != 1 {
-		t.Fatalf("network-status of %s is %s", p.Name, text)
+		t.Fatalf("network-status of %s is %+v", p.Name, status)
 	}
 	t.Logf("%s on %s: %s, ADD took %v", p.Name, p.node.name, status[1].IPs[0], time.Since(began).Round(time.Millisecond))
 	return status[1].IPs[0]

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,11 +59,11 @@ func (g *ground) newNode(t *testing.T, name string) *node {
 }
 
 // startAgent starts the worker's agent, until the test ends.
-func (n *node) startAgent(t *testing.T) *stage.Agent {
+func (n *node) startAgent(t *testing.T, more ...string) *stage.Agent {
 	t.Helper()
 	a := &stage.Agent{
 		Place: n.place, Netns: n.netns, Dir: filepath.Join(n.dir, "agent"), Bin: n.bin, Config: "ipCooldownPeriod: 1\n",
-		Env:  append(n.environment(), n.aws()...),
+		Env:  slices.Concat(n.environment(), n.aws(), more),
 		Died: func(err error) { t.Errorf("agent of %s: %v", n.name, err) },
 	}
 	if err := errors.Join(a.Prepare(), a.Start()); err != nil {
