@@ -94,6 +94,9 @@ func (p *PodServer) Serve(ctx context.Context, h PodHandler) {
 			said = err.Error()
 			s.log("the sync socket cannot be served; it is tried again", err)
 		}
+		if errors.Is(err, errReplaced) {
+			continue // which is seen once in a guardInterval
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -128,7 +131,7 @@ func (p *PodServer) generation(ctx context.Context, tick <-chan time.Time, serve
 		case <-tick:
 		}
 		there, err := os.Lstat(p.Path)
-		if err == nil && os.SameFile(there, mine) {
+		if err == nil && os.SameFile(there, mine) { // its number is no other file's while it is bound
 			continue
 		}
 		_ = ln.Close() // serve ends by it

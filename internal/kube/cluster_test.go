@@ -78,6 +78,7 @@ func TestOfAnAPIServer(t *testing.T) {
 	if _, _, err = agent.Ordinal(t.Context(), attachment.Pod{Namespace: "default", Name: "db-4"}); err == nil || !strings.Contains(err.Error(), `pods "db-4" not found`) {
 		t.Errorf("no such pod: %v", err)
 	}
+	listed(t, c, agent)
 	mayNothingElse(t, c, as)
 
 	definitions, err := stack.Definitions(programs)
@@ -95,6 +96,26 @@ func TestOfAnAPIServer(t *testing.T) {
 	write(t, filepath.Join(as.ServiceAccountDir, "token"), "of somebody")
 	if _, _, err := client(t, as).Ordinal(t.Context(), was); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
 		t.Errorf("with a token that is not known: %v", err)
+	}
+}
+
+// listed demands that the agent is shown what Multus wrote about the pods of its node, and nothing about others.
+func listed(t *testing.T, c *kubernetes.Cluster, agent *kube.Client) {
+	t.Helper()
+	for name, node := range map[string]string{"here": "node-1", "there": "node-2"} {
+		pod := map[string]any{
+			"metadata": map[string]any{"name": name, "annotations": map[string]any{
+				"k8s.v1.cni.cncf.io/network-status": `[{"interface":"net1","ips":["10.10.1.80"]}]`,
+			}},
+			"spec": map[string]any{"nodeName": node, "containers": []any{map[string]any{"name": "a", "image": "a"}}},
+		}
+		if err := c.Do(t.Context(), http.MethodPost, "/api/v1/namespaces/default/pods", pod, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := agent.Networks(t.Context(), "node-1")
+	if err != nil || len(found) != 1 || found[0].Pod.Name != "here" || len(found[0].Addrs["net1"]) != 1 {
+		t.Errorf("pods of node-1: %+v, %v", found, err)
 	}
 }
 
@@ -149,8 +170,6 @@ func mayNothingElse(t *testing.T, c *kubernetes.Cluster, as kube.Config) {
 	asAgent := *c
 	asAgent.Token = string(token)
 	for _, r := range []struct{ method, path string }{
-		{http.MethodGet, "/api/v1/pods"},
-		{http.MethodGet, "/api/v1/namespaces/default/pods"},
 		{http.MethodGet, "/api/v1/namespaces/default/pods?watch=true"},
 		{http.MethodPost, "/api/v1/namespaces/default/pods"},
 		{http.MethodDelete, "/api/v1/namespaces/default/pods/db-3"},

@@ -54,4 +54,13 @@ func TestScanKnowsTheChildrenOfItsOwnLinks(t *testing.T) {
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Errorf("Scan (-want +got):\n%s", diff)
 	}
+	for path, want := range map[string]Interface{
+		mine:   {Kind: "ipvlan", Child: Child{Name: "net1", ParentIndex: parent, Mode: "l2"}},
+		theirs: {Kind: "ipvlan"},
+	} {
+		got, err := ReadInterface(path, "net1")
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("ReadInterface of %s: %v (-want +got):\n%s", path, err, diff)
+		}
+	}
 }
