@@ -102,7 +102,7 @@ func TestWhatAPodMayNotClaim(t *testing.T) {
 			if got.Err == nil || !strings.Contains(got.Err.Error(), tt.says) {
 				t.Fatalf("%v, want an error that says %q", got.Err, tt.says)
 			}
-			if errors.Is(got.Err, guard.ErrRefused) != (tt.kind == guard.ErrRefused) || errors.Is(got.Err, guard.ErrContested) {
+			if errors.Is(got.Err, guard.ErrRefused) != (tt.kind != nil) || errors.Is(got.Err, guard.ErrContested) {
 				t.Errorf("%v: to try again is of use, or not: want the other", got.Err)
 			}
 			if w.writes != 0 {

@@ -6,6 +6,7 @@
 package netns
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 )
 
 // TestScanKnowsTheChildrenOfItsOwnLinks runs a second time in a process whose namespace is a worker: a pod's child on that
@@ -58,9 +61,26 @@ func TestScanKnowsTheChildrenOfItsOwnLinks(t *testing.T) {
 		mine:   {Kind: "ipvlan", Child: Child{Name: "net1", ParentIndex: parent, Mode: "l2"}},
 		theirs: {Kind: "ipvlan"},
 	} {
-		got, err := ReadInterface(path, "net1")
-		if diff := cmp.Diff(want, got); err != nil || diff != "" {
-			t.Errorf("ReadInterface of %s: %v (-want +got):\n%s", path, err, diff)
+		got, readErr := ReadInterface(path, "net1")
+		if diff := cmp.Diff(want, got); readErr != nil || diff != "" {
+			t.Errorf("ReadInterface of %s: %v (-want +got):\n%s", path, readErr, diff)
 		}
+	}
+	for _, path := range []string{mine, theirs} {
+		err = inside(path, func(attachment.Netns, int) error {
+			l, findErr := netlink.LinkByName("net1")
+			if findErr != nil {
+				return findErr
+			}
+			return addAddrs(l, []string{"10.10.1.80/32"})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := netip.MustParseAddr("10.10.1.80")
+	carriers, err := Carriers([]netip.Addr{a}, []string{dir})
+	if diff := cmp.Diff([]attachment.Netns{identified(t, mine)}, carriers[a]); err != nil || diff != "" {
+		t.Errorf("Carriers: %v (-want +got):\n%s", err, diff)
 	}
 }

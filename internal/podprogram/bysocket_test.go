@@ -264,7 +264,7 @@ func TestViaSaysWhoIsAsked(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			vpc, err := registrar(t.Context(), &o, newMetrics(), slog.New(slog.NewTextHandler(&log, nil)))
+			vpc, err := Program{}.registrar(t.Context(), &o, newMetrics(), slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -100,8 +100,8 @@ func (p Program) fail(o options, log *slog.Logger, err error) int {
 	if f, openErr := os.OpenFile(o.terminationLog, os.O_WRONLY|os.O_TRUNC, 0); openErr == nil { // it is there in a container only
 		message := fmt.Sprintf("%s: %v\n", p.Name, err)
 		_, writeErr := f.WriteString(message[:min(len(message), maxTerminationMessage)])
-		if err := errors.Join(writeErr, f.Close()); err != nil {
-			log.Warn("termination message not written", "error", err)
+		if writeErr = errors.Join(writeErr, f.Close()); writeErr != nil {
+			log.Warn("termination message not written", "error", writeErr)
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

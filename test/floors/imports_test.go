@@ -151,6 +151,7 @@ var table = []row{
 	{path: "test/stack", floor: tests},
 	{path: "test/stage", floor: tests, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "test/sticky", floor: tests},
+	{path: "test/socket", floor: tests},
 	{path: "test/sync", floor: tests},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
