@@ -5,6 +5,7 @@ package inject
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 )
 
 const (
+	// socketName is the node agent's sync socket in its folder.
+	socketName = "sync.sock"
 	// startup is how long the pod's containers wait until all is registered: as long as initcontainer does.
 	startup = 2 * time.Minute
 	// nobody is the user of the distroless images, and has no name on any node.
@@ -86,6 +89,9 @@ func (c Config) environment(pod *corev1.Pod, w Wish) []corev1.EnvVar {
 		field("MULTUS_VPC_NODE_ADDRESS", "status.hostIP"),
 		{Name: "MULTUS_VPC_VIA", Value: string(c.via(w))},
 	}
+	if c.via(w) == ViaAgent {
+		env = append(env, corev1.EnvVar{Name: "MULTUS_VPC_SYNC_SOCKET", Value: path.Join(c.SyncDir, socketName)})
+	}
 	if w.Floating != "" {
 		env = append(env, corev1.EnvVar{Name: "MULTUS_VPC_FLOATING", Value: w.Floating})
 	}
@@ -118,6 +124,6 @@ func ready(period time.Duration, failures int32) *corev1.Probe {
 	}
 }
 
-func field(name, path string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+func field(name, at string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: at}}}
 }

@@ -174,7 +174,7 @@ func TestWhatTheAuthorWroteStays(t *testing.T) {
 		t.Fatal(diff)
 	}
 	got := after.Spec.InitContainers[1]
-	if got.RestartPolicy == nil || got.StartupProbe == nil || len(got.VolumeMounts) != 1 || len(after.Spec.Volumes) != 1 || len(got.Env) != 4 {
+	if got.RestartPolicy == nil || got.StartupProbe == nil || len(got.VolumeMounts) != 1 || len(after.Spec.Volumes) != 1 || len(got.Env) != 5 {
 		t.Errorf("something is missing: %+v", got)
 	}
 	if diff := cmp.Diff(theirs.Env, got.Env[:2]); diff != "" {
@@ -230,7 +230,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	want := map[string]string{
 		"MULTUS_VPC_NETWORKS": "metadata.annotations['k8s.v1.cni.cncf.io/networks']", "MULTUS_VPC_NODE_ADDRESS": "status.hostIP",
-		"MULTUS_VPC_VIA": "agent", "MULTUS_VPC_FLOATING": "10.10.1.90", "MULTUS_VPC_GRACE": "8s", "AWS_REGION": "us-west-2",
+		"MULTUS_VPC_VIA": "agent", "MULTUS_VPC_SYNC_SOCKET": "/run/multus-vpc/sync/sync.sock", "MULTUS_VPC_FLOATING": "10.10.1.90", "MULTUS_VPC_GRACE": "8s", "AWS_REGION": "us-west-2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
