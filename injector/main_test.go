@@ -67,7 +67,7 @@ func TestAllThatIsWrongIsToldAtOnce(t *testing.T) {
 			t.Errorf("does not say %q:\n%s", says, &stderr)
 		}
 	}
-	if _, err := parsed(t, nil, "--image=a", "--cert-validity=1h", "--cert-delay=30m"); err == nil || !strings.Contains(err.Error(), "too short-lived") {
+	if _, err := parsed(t, nil, "--image=a", "--authority-validity=1h", "--cert-delay=30m"); err == nil || !strings.Contains(err.Error(), "too short-lived") {
 		t.Errorf("certificates that cannot rotate: %v", err)
 	}
 }

@@ -45,11 +45,12 @@ func (c Config) Validate() error {
 	if c.Interval <= 0 || c.Delay < 2*c.Interval {
 		errs = append(errs, fmt.Errorf("the delay of %v must be at least twice the interval of %v, which must be above zero", c.Delay, c.Interval))
 	}
-	if c.Validity < 6*c.Delay { // a third for renewal has room for both waits
-		errs = append(errs, fmt.Errorf("certificates of %v are too short-lived for a delay of %v: want six times that", c.Validity, c.Delay))
+	const least = 6 // a third is left for renewal, and twice the wait fits into that
+	if c.Validity < least*c.Interval {
+		errs = append(errs, fmt.Errorf("certificates of %v are too short-lived for an interval of %v: want six times that", c.Validity, c.Interval))
 	}
-	if c.AuthorityValidity < 2*c.Validity {
-		errs = append(errs, fmt.Errorf("an authority of %v is too short-lived for certificates of %v: want twice that", c.AuthorityValidity, c.Validity))
+	if c.AuthorityValidity < max(least*c.Delay, c.Validity) {
+		errs = append(errs, fmt.Errorf("an authority of %v is too short-lived: want six times the delay of %v, and no less than its certificates of %v", c.AuthorityValidity, c.Delay, c.Validity))
 	}
 	return errors.Join(errs...)
 }

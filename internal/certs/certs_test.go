@@ -278,7 +278,7 @@ func TestValidateNamesAllThatIsWrong(t *testing.T) {
 		t.Errorf("the default: %v", err)
 	}
 	err := Config{Delay: time.Second, Interval: time.Second, Validity: time.Second, AuthorityValidity: time.Second}.Validate()
-	for _, says := range []string{"name", "twice the interval", "six times", "an authority of 1s"} {
+	for _, says := range []string{"name", "twice the interval", "six times that", "an authority of 1s"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
 		}

@@ -5,6 +5,8 @@ package inject
 
 import (
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -63,6 +65,8 @@ func TestAdmission(t *testing.T) {
 				{"pods of workloads", podsOfWorkloads},
 				{"what pods ask for", whatPodsAskFor},
 				{"refusals", refusals},
+				{"the programs' own words", programsWords},
+				{"the injector's own pod", ownPod},
 				{"the cluster's own pods", clustersOwn},
 				{"reinvocation", reinvocation},
 				{"dry run", dryRun},
@@ -176,6 +180,44 @@ func refusals(t *testing.T, c *cluster) {
 		if tt.says == "" && got.err != nil || tt.says != "" && (got.err == nil || !strings.Contains(got.err.Error(), tt.says) || !strings.Contains(got.err.Error(), `admission webhook "inject.multus-vpc.io" denied the request`)) {
 			t.Errorf("%s: %v, want %q", name, got.err, tt.says)
 		}
+	}
+}
+
+// programsWords: every flag and variable that a container is given is one of the program that it runs.
+func programsWords(t *testing.T, c *cluster) {
+	for _, mode := range []string{"init", "sidecar", "native"} {
+		got := c.create(t.Context(), "default", "?dryRun=All", bare(map[string]string{networks: "quiet", asks: mode, "multus-vpc.io/floating": map[string]string{"init": ""}[mode]},
+			func(s object) { s["terminationGracePeriodSeconds"] = 9 }))
+		if got.err != nil {
+			t.Fatal(got.err)
+		}
+		list := map[bool]string{true: "containers", false: "initContainers"}[mode == "sidecar"]
+		ours := got.pod["spec"].(object)[list].([]any)[0].(object)
+		program := ours["command"].([]any)[0].(string)
+		help, err := exec.Command(filepath.Join(c.programs, program), "-h").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s -h: %v", program, err)
+		}
+		for _, e := range ours["env"].([]any) {
+			if name := e.(object)["name"].(string); !strings.Contains(string(help), "("+name+")") {
+				t.Errorf("%s: %s knows no %s", mode, program, name)
+			}
+		}
+		if mode == "sidecar" {
+			hook := ours["lifecycle"].(object)["postStart"].(object)["exec"].(object)["command"].([]any)
+			if err := exec.Command(filepath.Join(c.programs, hook[0].(string)), "--metrics-address=127.0.0.1:1", "--wait=1ms", hook[2].(string)).Run(); err == nil || !strings.HasPrefix(hook[1].(string), "--wait=") {
+				t.Errorf("the hook %q: %v", hook, err)
+			}
+		}
+	}
+}
+
+// ownPod: what runs the injector is admitted under the strictest Pod Security level.
+func ownPod(t *testing.T, c *cluster) {
+	var d object
+	c.must(c.Do(t.Context(), http.MethodGet, "/apis/apps/v1/namespaces/multus-vpc/deployments/multus-vpc-injector", nil, &d))
+	if got := c.create(t.Context(), "restricted", "?dryRun=All", podOf("Deployment", "apps/v1", d)); got.err != nil {
+		t.Error(got.err)
 	}
 }
 

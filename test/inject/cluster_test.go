@@ -33,7 +33,7 @@ type cluster struct {
 	*kubernetes.Cluster
 	t        *testing.T
 	dir      string
-	injector string // the program
+	programs string // the folder of ours
 	service  *balancer
 	client   *http.Client
 }
@@ -64,7 +64,7 @@ func raise(t *testing.T) *cluster {
 		client: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}},
 	}
 	t.Cleanup(c.client.CloseIdleConnections)
-	c.injector = build(t, c.dir)
+	c.programs = build(t, c.dir)
 	definitions, err := stack.Definitions(programs)
 	c.must(err)
 	c.must(k.Apply(t.Context(), definitions))
@@ -79,18 +79,19 @@ func (c *cluster) must(err error) {
 	}
 }
 
-// build returns the program injector: of MULTUS_VPC_BIN, or a new one.
+// build returns the folder of injector, initcontainer and sidecar: MULTUS_VPC_BIN, or a new one.
 func build(t *testing.T, dir string) string {
 	t.Helper()
 	if bin := os.Getenv("MULTUS_VPC_BIN"); bin != "" {
-		return filepath.Join(bin, "injector")
+		return bin
 	}
-	program := filepath.Join(dir, "injector")
-	cmd := exec.Command("go", "build", "-o", program, "github.com/multus-vpc/multus-vpc/injector")
+	const module = "github.com/multus-vpc/multus-vpc/"
+	cmd := exec.Command("go", "build", "-o", dir+"/", module+"injector", module+"initcontainer", module+"sidecar")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return program
+	return dir
 }
 
 // install applies examples/injector, with the one change that the webhook is called by its address.

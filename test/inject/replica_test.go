@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +34,7 @@ type replica struct {
 func (c *cluster) start(kubeconfig string, args ...string) *replica {
 	c.t.Helper()
 	r := &replica{t: c.t, ended: make(chan struct{})}
-	r.cmd = exec.Command(c.injector, append([]string{
+	r.cmd = exec.Command(filepath.Join(c.programs, "injector"), append([]string{
 		"--kubeconfig=" + kubeconfig, "--listen=127.0.0.1:0", "--metrics-address=127.0.0.1:0", "--image=multus-vpc:test",
 		"--hosts=127.0.0.1", "--linger=1s",
 	}, args...)...)

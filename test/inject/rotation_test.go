@@ -42,7 +42,7 @@ func TestCertificatesRotateWithoutAFailedCall(t *testing.T) {
 	c := raise(t)
 	c.network("default", "quiet", nil)
 	kubeconfig, _ := c.asInjector()
-	short := []string{"--cert-interval=500ms", "--cert-delay=1500ms", "--cert-validity=9s", "--authority-validity=18s"}
+	short := []string{"--cert-interval=1s", "--cert-delay=4s", "--cert-validity=12s", "--authority-validity=24s"}
 	one, two := c.start(kubeconfig, short...), c.start(kubeconfig, short...)
 	for _, r := range []*replica{one, two} {
 		eventually(t, "a replica is ready", r.ready)
@@ -57,7 +57,7 @@ func TestCertificatesRotateWithoutAFailedCall(t *testing.T) {
 	var made atomic.Int64
 	for range 2 {
 		loops.Go(func() {
-			const every = 5 * time.Millisecond
+			const every = 20 * time.Millisecond
 			for tick := time.NewTicker(every); ctx.Err() == nil; <-tick.C {
 				if got := c.create(ctx, "default", "?dryRun=All", pod); got.err != nil && ctx.Err() == nil {
 					t.Errorf("after %d pods: %v", made.Load(), got.err)
