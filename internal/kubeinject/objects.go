@@ -84,9 +84,9 @@ func (c Configuration) Bundle(ctx context.Context) ([]byte, string, error) {
 	var bundle string
 	for i, item := range list {
 		webhook, _ := item.(map[string]any)
-		text, _, err := unstructured.NestedString(webhook, "clientConfig", "caBundle")
-		if err != nil {
-			return nil, "", fmt.Errorf("read MutatingWebhookConfiguration %s: %w", c.name, err)
+		text, _, textErr := unstructured.NestedString(webhook, "clientConfig", "caBundle")
+		if textErr != nil {
+			return nil, "", fmt.Errorf("read MutatingWebhookConfiguration %s: %w", c.name, textErr)
 		}
 		if i > 0 && text != bundle {
 			return nil, object.GetResourceVersion(), nil
