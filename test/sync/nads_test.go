@@ -28,7 +28,7 @@ subnets:
 - {name: multus-1, cidr: 10.10.1.0/24, ipv6: "2001:db8:10:1::/64", az: us-west-2a, tags: {network: n2}, reservations: [
     {cidr: 10.10.1.16/28},
     {cidr: "2001:db8:10:1::1000/116"},
-    {cidr: 10.10.1.64/28, tags: {multus-vpc.io/role: static}},
+    {cidr: 10.10.1.64/27, tags: {multus-vpc.io/role: static}},
     {cidr: 10.10.1.96/27, tags: {network: n4}},
     {cidr: 10.10.1.128/26, tags: {multus-vpc.io/role: static}},
     {cidr: 10.10.1.192/27, tags: {multus-vpc.io/role: static}},
@@ -62,6 +62,7 @@ type example struct {
 	from       []string        // where the addresses come from, in the order of the result
 	eni        int             // index of the ENI among the worker's; 0: the one at device index 1
 	unknown    bool            // EC2 is not told
+	init       bool            // EC2 is told by an init container
 	interfaces string          // "eth0" for a pod's first; net1 otherwise
 }
 
@@ -71,6 +72,7 @@ const ofPool = "10.10.1.0/24"
 // examples has a row for each file.
 var examples = map[string]example{
 	"by-device-index.yaml":      {from: []string{ofPool}},
+	"by-network-card.yaml":      {from: []string{"10.10.3.64/28"}, eni: 3},
 	"by-subnet-tags.yaml":       {from: []string{"10.10.2.64/28"}, eni: 2},
 	"conflist-with-tuning.yaml": {from: []string{ofPool}},
 	"dual-stack.yaml":           {from: []string{ofPool, "2001:db8:10:1::1000/116"}},
@@ -80,9 +82,10 @@ var examples = map[string]example{
 		},
 		from: []string{ofPool}, interfaces: "eth0",
 	},
-	"host-local.yaml":          {from: []string{"10.10.1.200/29"}, unknown: true},
-	"ipvlan-with-vpcipam.yaml": {from: []string{ofPool}},
-	"prefixes.yaml":            {from: []string{"10.10.1.32/27"}},
+	"host-local.yaml":              {from: []string{"10.10.1.200/29"}, unknown: true},
+	"ipvlan-with-vpcipam.yaml":     {from: []string{ofPool}},
+	"ipvlan-with-whereabouts.yaml": {from: []string{"10.10.1.80/28"}, init: true},
+	"prefixes.yaml":                {from: []string{"10.10.1.32/27"}},
 	"requested-addresses.yaml": {
 		metadata: func(i int) any {
 			ask := fmt.Sprintf(`[{"name": "n4", "ips": ["10.10.1.%d"]}]`, 98+i)
@@ -181,6 +184,11 @@ func (c *cluster) tryExample(t *testing.T, e example, name string) {
 		pods, addrs = append(pods, p), append(addrs, c.given(t, p, e.interfaces))
 	}
 	t.Logf("%v after %v", addrs, time.Since(began).Round(time.Millisecond))
+	if e.init {
+		for _, p := range pods {
+			p.start(t, "initcontainer", name).end(t)
+		}
+	}
 	for i, p := range pods {
 		c.judge(t, e, p, addrs[i])
 		for _, to := range addrs[1-i] {
