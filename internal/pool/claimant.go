@@ -244,7 +244,7 @@ func (n *Node) pass(p *iface, old, h *hold) error {
 		p.apply(u, ownership.Release)
 	}
 	p.apply(u, ownership.Register)
-	p.units[u].key = h.Key
+	p.units[u].key, p.units[u].passed = h.Key, time.Now()
 	if !old.Netns.Same(h.Netns) {
 		n.log.Info("address handed over", "ip", name(u), "eni", p.id, "from", old.Key.String(), "to", h.Key.String())
 	}

@@ -197,3 +197,30 @@ func TestSidecarBesideThePlugins(t *testing.T) {
 		}
 	})
 }
+
+// TestHandOverOnAnOldWord: the metadata still shows an address that another worker took a moment ago, so that a neighbour gets it
+// without a call. It is not long before that is known, and the worker that took it keeps it.
+func TestHandOverOnAnOldWord(t *testing.T) {
+	both(attachment.Reassign, func(t *testing.T, addr netip.Addr) {
+		inLab2(t, dual, func(t *testing.T, w *world, n1, n2 *node) {
+			a, b, c := n1.claimant("a"), n2.claimant("b"), n1.claimant("c")
+			a.has(attachment.Reassign, addr)
+			time.Sleep(10 * time.Second)
+			answered := make(chan error, 1)
+			b.netns.carry(b.path, addr)
+			go func() {
+				answered <- b.Claim(context.Background(), b.Claimant, []netip.Addr{addr}, attachment.Reassign)[addr].Err
+			}()
+			eventually(t, 2*time.Second, "it moved", func() bool { return w.owner(addr) == w.lab.ENIs["worker-2"][1] })
+			n1.netns.shed(a.path, addr)
+			c.has(attachment.Reassign, addr) // the first worker's metadata is behind
+			if err := <-answered; err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(25 * time.Second)
+			if got := n1.states()[addr]; got != "lost" || w.owner(addr) != w.lab.ENIs["worker-2"][1] {
+				t.Errorf("it is on %s, and the other worker believes %q", w.owner(addr), got)
+			}
+		})
+	})(t)
+}

@@ -27,7 +27,7 @@ func (p *iface) nextConfirm() (at time.Time, pending bool) {
 		case ownership.Assigning, ownership.Unknown, ownership.Unassigning, ownership.Lost:
 			pending = true
 		default:
-			pending = pending || !a.missing.IsZero() || a.state == ownership.Cooling && p.n.claimedBy(a) != nil
+			pending = pending || !a.missing.IsZero() || !a.passed.IsZero() || a.state == ownership.Cooling && p.n.claimedBy(a) != nil
 			continue
 		}
 		if a.state == ownership.Assigning && time.Since(a.written) < confirmByEC2After {

@@ -68,6 +68,7 @@ type entry struct {
 	written time.Time // of our last write to EC2 about it, or of its answer
 	missing time.Time // begin of the first settled read that did not show it, while held
 	seen    time.Time // begin of the last read that showed it
+	passed  time.Time // when a claim got it on the metadata's word; zero once the metadata cannot have been behind
 	asking  bool      // a request about it is under way, and no read concludes anything
 	doubted bool      // what the metadata shows of it proves nothing: see [iface.doubt]
 	unsent  bool      // its unassign was not sent yet

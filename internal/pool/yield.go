@@ -98,10 +98,11 @@ func (n *Node) carriedByAny(addrs []netip.Addr) bool {
 	})
 }
 
-// departing reports whether claimed addresses cool on the ENI: another worker may take them at any time. The caller holds n.mu.
+// departing reports whether claimed addresses may be about to leave the ENI: those that cool another worker may take at any time,
+// and one that was claimed on the metadata's word another may have taken just before. The caller holds n.mu.
 func (p *iface) departing() bool {
 	for _, e := range p.units {
-		if e.state == ownership.Cooling && e.missing.IsZero() && p.n.claimedBy(e) != nil {
+		if !e.passed.IsZero() || e.state == ownership.Cooling && e.missing.IsZero() && p.n.claimedBy(e) != nil {
 			return true
 		}
 	}
@@ -115,7 +116,11 @@ func (p *iface) departed(shown map[unit]bool) {
 		return
 	}
 	for u, e := range p.units {
-		if e.state != ownership.Cooling || !e.missing.IsZero() || shown[u] || e.asking || time.Since(e.written) < confirmByEC2After || p.n.claimedBy(e) == nil {
+		watched := e.state == ownership.Cooling
+		if !e.passed.IsZero() && time.Since(e.passed) >= confirmByEC2After {
+			e.passed, watched = time.Time{}, true
+		}
+		if !watched || !e.missing.IsZero() || shown[u] || e.asking || time.Since(e.written) < confirmByEC2After || p.n.claimedBy(e) == nil {
 			continue
 		}
 		e.missing = time.Now()
