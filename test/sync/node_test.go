@@ -137,8 +137,9 @@ func (n *node) daemon(t *testing.T, program string, env []string, args ...string
 // aPod is a pod on a worker.
 type aPod struct {
 	*pod.Pod
-	node *node
-	uid  string
+	node   *node
+	uid    string
+	served bool // AWS listens in its namespace
 }
 
 // newPod makes a pod with nothing but a loopback, as a container runtime does before it calls its network plugin.
@@ -235,8 +236,13 @@ func (c *program) end(t *testing.T) {
 // stop ends the program as the kubelet does.
 func (c *program) stop(t *testing.T) {
 	t.Helper()
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+	c.signal()
 	c.end(t)
+}
+
+// signal asks the program to end, as the kubelet does.
+func (c *program) signal() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
 }
 
 // ready waits until the pod's sidecar says that all is registered.
