@@ -59,6 +59,7 @@ type options struct {
 	terminationLog string
 	logLevel       slog.Level
 	sync           podsync.Config
+	announcer      *announcer // nil where the node agent sees to the neighbours
 }
 
 const usage = `%s has EC2 know the addresses that this pod carries on its ipvlan interfaces, so that the VPC routes them here.

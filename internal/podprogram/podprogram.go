@@ -119,6 +119,8 @@ func (p Program) registrar(ctx context.Context, o *options, m *metrics, log *slo
 	}
 	// Only the agent knows whether a neighbour on this ENI carries a floating address that goes from here.
 	o.sync.KeepFloating = true
+	o.announcer = newAnnouncer(log)
+	o.sync.Moved = o.announcer.moved
 	return p.direct(ctx, o, m, log)
 }
 
@@ -168,6 +170,13 @@ func once(ctx context.Context, o options, s *podsync.Syncer) error {
 
 // stay keeps addresses registered until ctx ends, and gives them back within the grace.
 func stay(ctx context.Context, o options, s *podsync.Syncer, m *metrics) error {
+	if o.announcer != nil {
+		var announcing sync.WaitGroup
+		live, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is given back in the end is told as well
+		announcing.Go(func() { o.announcer.run(live) })
+		defer announcing.Wait()
+		defer stop()
+	}
 	running, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var parts sync.WaitGroup

@@ -71,6 +71,9 @@ type Config struct {
 	Known func(netip.Addr) bool
 	// Claimed is told, for each claim that an appearing address caused, how long after the address it left.
 	Claimed func(time.Duration)
+	// Moved is told of each address that went from an interface or came to it: pods on the same ENI have to send elsewhere. It does
+	// not block.
+	Moved func(by attachment.Interface, addr netip.Addr, here bool)
 	// Changed is told of each change of what [Syncer.Report] says.
 	Changed func(Report)
 	Log     *slog.Logger
@@ -83,6 +86,7 @@ func DefaultConfig() Config {
 		Grace:         30 * time.Second,
 		CheckInterval: time.Minute,
 		Claimed:       func(time.Duration) {},
+		Moved:         func(attachment.Interface, netip.Addr, bool) {},
 		Changed:       func(Report) {},
 		Log:           slog.New(slog.DiscardHandler),
 	}

@@ -260,6 +260,7 @@ func (s *Syncer) came(a netip.Addr, i attachment.Interface) {
 	now := time.Now()
 	e.by, e.state, e.appeared, e.conflict, e.tries, e.err = i, Pending, now, s.cfg.conflictFor(a), 0, nil
 	e.next = e.claimed.Add(claimInterval) // in the past for the first
+	s.cfg.Moved(i, a, true)
 	s.cfg.Log.Info("address appeared", "ip", a, "interface", i.Name)
 }
 
@@ -271,6 +272,7 @@ func (s *Syncer) went(a netip.Addr, index int) {
 	}
 	e.over()
 	e.state, e.until, e.err = Leaving, time.Now().Add(s.cfg.Grace), nil
+	s.cfg.Moved(e.by, a, false)
 	s.cfg.Log.Info("address went", "ip", a, "interface", e.by.Name)
 }
 

@@ -94,6 +94,7 @@ var table = []row{
 	{path: "internal/kubeinject", floor: hands, libraries: []string{apimachinery, clientGo, singleflight}},
 	{path: "internal/ledger", floor: hands},
 	{path: "internal/link", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
+	{path: "internal/neighbour", floor: hands, libraries: []string{netlink, sys}},
 	{path: "internal/netns", floor: hands, libraries: []string{cniPlugins, netlink, sys}},
 	{path: "internal/podlink", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},

@@ -28,7 +28,7 @@ type way struct {
 func ways() []way {
 	return []way{
 		{"sidecar without agent", func(t *testing.T, p *aPod, log *ec2Log, floating string, more ...string) *program {
-			s := p.static(t, "sidecar", log, append(more, "MULTUS_VPC_FLOATING="+floating, "MULTUS_VPC_VIA=ec2")...)
+			s := p.static(t, "sidecar", log, append(more, "MULTUS_VPC_FLOATING="+floating, "MULTUS_VPC_VIA=ec2", "MULTUS_VPC_LOG_LEVEL=debug")...)
 			s.ready(t)
 			return s
 		}},
@@ -41,7 +41,7 @@ const (
 	rounds = 25
 	// blind is how long a move may take until everybody reaches the address again, on an emulated machine: well above the route
 	// lag, and below the 20 to 40 s that a stale neighbour entry lasts.
-	blind = 3 * time.Second
+	blind = 10 * time.Second
 )
 
 // TestFloatingAddresses has all that a floating address goes through happen at the same time, for what must not happen takes a
