@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -73,7 +74,8 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 		return errors.Join(fmt.Errorf("serve metrics on --metrics-address %s: %w", o.metricsAddress, err), ln.Close())
 	}
 	injector := &inject.Injector{Config: o.inject, Cluster: client}
-	handler := &webhook.Handler{Review: review(injector), Log: log, Observe: m.observe}
+	handler := http.NewServeMux()
+	handler.Handle("/inject", &webhook.Handler{Review: review(injector), Log: log, Observe: m.observe})
 
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

@@ -32,14 +32,14 @@ func parsed(t *testing.T, env map[string]string, args ...string) (options, error
 
 func TestFlagsComeBeforeTheEnvironment(t *testing.T) {
 	o, err := parsed(t, map[string]string{"MULTUS_VPC_IMAGE": "a:1", "MULTUS_VPC_VIA": "ec2", "POD_NAMESPACE": "infra", "MULTUS_VPC_LINGER": "9s"},
-		"--image=b:2", "--env=AWS_REGION=us-west-2, X=a=b", "--memory-limit=0")
+		"--image=b:2", "--env=AWS_REGION=us-west-2, X=a=b", "--memory-limit=0", "--cpu-limit=200m")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := inject.Config{
 		Image: "b:2", PullPolicy: corev1.PullIfNotPresent, Via: inject.ViaEC2, SyncDir: "/run/multus-vpc/sync",
 		Env:       []corev1.EnvVar{{Name: "AWS_REGION", Value: "us-west-2"}, {Name: "X", Value: "a=b"}},
-		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")}},
+		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")}, Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 	}
 	if diff := cmp.Diff(want, o.inject); diff != "" {
 		t.Error(diff)
@@ -52,7 +52,7 @@ func TestFlagsComeBeforeTheEnvironment(t *testing.T) {
 func TestAllThatIsWrongIsToldAtOnce(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(t.Context(), []string{
-		"--via=imds", "--env=AWS_REGION", "--sync-dir=sync", "--memory-limit=1Mi", "--cpu-request=much", "--image-pull-policy=Sometimes",
+		"--via=imds", "--env=AWS_REGION", "--sync-dir=sync", "--memory-limit=1Mi", "--cpu-limit=1m", "--cpu-request=much", "--image-pull-policy=Sometimes",
 		"--cert-delay=soon", "--log-level=loud", "now",
 	}, func(string) string { return "" }, &stderr)
 	if code != 2 {

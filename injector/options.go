@@ -83,6 +83,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	syncDir := r.text("sync-dir", "MULTUS_VPC_SYNC_DIR", "/run/multus-vpc/sync", "`folder` of the node agent's sync socket, on the node and in the pod")
 	env := r.text("env", "MULTUS_VPC_POD_ENV", "", "`variables` for the containers, as in AWS_REGION=us-west-2,HTTPS_PROXY=…; pods that do not reach the instance metadata need AWS_REGION")
 	cpu := r.text("cpu-request", "MULTUS_VPC_CPU_REQUEST", "10m", "CPU that the containers request")
+	cpuLimit := r.text("cpu-limit", "MULTUS_VPC_CPU_LIMIT", "0", "CPU that the containers may use; 0 sets no limit but in pods of the QoS class Guaranteed")
 	memory := r.text("memory-request", "MULTUS_VPC_MEMORY_REQUEST", "32Mi", "memory that the containers request")
 	limit := r.text("memory-limit", "MULTUS_VPC_MEMORY_LIMIT", "64Mi", "memory that the containers may use; 0 sets no limit")
 	listen := r.text("listen", "MULTUS_VPC_LISTEN", ":8443", "`address` of the webhook")
@@ -113,7 +114,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	o.listen, o.metricsAddress, o.linger = *listen, *metrics, r.duration("linger", *linger)
 	o.inject = inject.Config{
 		Image: *image, PullPolicy: corev1.PullPolicy(*pull), Via: inject.Via(*via), SyncDir: *syncDir,
-		Env: r.variables("env", *env), Resources: r.resources(*cpu, *memory, *limit),
+		Env: r.variables("env", *env), Resources: r.resources(*cpu, *cpuLimit, *memory, *limit),
 	}
 	r.check(o.inject)
 	o.certDir, o.namespace, o.secret, o.configuration = *dir, *namespace, *secret, *configuration
@@ -165,7 +166,7 @@ func (r *reader) variables(name, text string) (env []corev1.EnvVar) {
 }
 
 // resources reads quantities.
-func (r *reader) resources(cpu, memory, limit string) corev1.ResourceRequirements {
+func (r *reader) resources(cpu, cpuLimit, memory, memoryLimit string) corev1.ResourceRequirements {
 	quantity := func(flag, text string) resource.Quantity {
 		q, err := resource.ParseQuantity(text)
 		if err != nil || q.Sign() < 0 {
@@ -173,13 +174,26 @@ func (r *reader) resources(cpu, memory, limit string) corev1.ResourceRequirement
 		}
 		return q
 	}
-	requests := corev1.ResourceList{corev1.ResourceCPU: quantity("cpu-request", cpu), corev1.ResourceMemory: quantity("memory-request", memory)}
-	most := quantity("memory-limit", limit)
-	if most.IsZero() {
-		return corev1.ResourceRequirements{Requests: requests}
+	result := corev1.ResourceRequirements{Requests: corev1.ResourceList{}}
+	for _, kind := range []struct {
+		name                       corev1.ResourceName
+		request, limit, flag, most string
+	}{
+		{corev1.ResourceCPU, cpu, cpuLimit, "cpu-request", "cpu-limit"},
+		{corev1.ResourceMemory, memory, memoryLimit, "memory-request", "memory-limit"},
+	} {
+		least, most := quantity(kind.flag, kind.request), quantity(kind.most, kind.limit)
+		result.Requests[kind.name] = least
+		if most.IsZero() {
+			continue
+		}
+		if most.Cmp(least) < 0 {
+			r.wrong(kind.most, "%s is less than the request of %s", kind.limit, kind.request)
+		}
+		if result.Limits == nil {
+			result.Limits = corev1.ResourceList{}
+		}
+		result.Limits[kind.name] = most
 	}
-	if least := requests[corev1.ResourceMemory]; most.Cmp(least) < 0 {
-		r.wrong("memory-limit", "%s is less than the request of %s", limit, memory)
-	}
-	return corev1.ResourceRequirements{Requests: requests, Limits: corev1.ResourceList{corev1.ResourceMemory: most}}
+	return result
 }

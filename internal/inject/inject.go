@@ -11,6 +11,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -33,6 +35,9 @@ const (
 	// annotationMirror marks what the API shows of a static pod; the kubelet made it already.
 	annotationMirror = "kubernetes.io/config.mirror"
 )
+
+// maxNetworks is more than an instance has ENIs, and bounds what one pod can make us ask of the API.
+const maxNetworks = 64
 
 // LabelEnforce is a namespace's Pod Security level.
 // https://kubernetes.io/docs/concepts/security/pod-security-admission/
@@ -67,7 +72,7 @@ func (i *Injector) Review(ctx context.Context, namespace string, object []byte) 
 	if err := json.Unmarshal(object, &pod); err != nil {
 		return Outcome{}, fmt.Errorf("read the pod: %w", err)
 	}
-	if _, mirror := pod.Annotations[annotationMirror]; mirror {
+	if _, mirror := pod.Annotations[annotationMirror]; mirror || pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows {
 		return Outcome{Mode: None}, nil
 	}
 	wish, err := wanted(pod.Annotations, nil)
@@ -95,22 +100,29 @@ func (i *Injector) withNetworks(ctx context.Context, namespace string, pod *core
 		out.warn("multus-vpc added nothing: %v", err)
 		return out, nil
 	}
-	var annotations []map[string]string
+	named := map[string]selection.Network{}
 	for _, n := range networks {
-		from := n.Namespace
-		if from == "" {
-			from = namespace
+		if n.Namespace == "" {
+			n.Namespace = namespace
 		}
-		found, ok, lookupErr := i.Cluster.NetworkAnnotations(ctx, from, n.Name)
+		named[n.Namespace+"/"+n.Name] = n
+	}
+	if len(named) > maxNetworks {
+		out.warn("multus-vpc added nothing: the pod selects %d networks, more than %d", len(named), maxNetworks)
+		return out, nil
+	}
+	var selected []network
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		annotations, ok, lookupErr := i.Cluster.NetworkAnnotations(ctx, named[name].Namespace, named[name].Name)
 		if lookupErr != nil {
-			return Outcome{}, fmt.Errorf("read NetworkAttachmentDefinition %s/%s: %w", from, n.Name, lookupErr)
+			return Outcome{}, fmt.Errorf("read NetworkAttachmentDefinition %s: %w", name, lookupErr)
 		}
 		if !ok {
-			out.warn("there is no NetworkAttachmentDefinition %s/%s", from, n.Name)
+			out.warn("there is no NetworkAttachmentDefinition %s", name)
 		}
-		annotations = append(annotations, found)
+		selected = append(selected, network{name, annotations})
 	}
-	wish, err := wanted(pod.Annotations, annotations)
+	wish, err := wanted(pod.Annotations, selected)
 	if err != nil {
 		out.Refused = err
 		return out, nil

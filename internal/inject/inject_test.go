@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -83,7 +84,11 @@ func TestWanted(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := wanted(tt.pod, tt.networks)
+			var selected []network
+			for _, a := range tt.networks {
+				selected = append(selected, network{"core/n6", a})
+			}
+			got, err := wanted(tt.pod, selected)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,8 +100,9 @@ func TestWanted(t *testing.T) {
 }
 
 func TestWantedNamesAllThatIsWrong(t *testing.T) {
-	_, err := wanted(annotations{AnnotationSync: "always", AnnotationFloating: "10.10.1.1/24", AnnotationVia: "imds"}, nil)
-	for _, says := range []string{AnnotationSync, `"always"`, "none, init, sidecar or native", AnnotationFloating, "10.10.1.0/24", AnnotationVia, `"imds"`, "agent or ec2"} {
+	_, err := wanted(annotations{AnnotationSync: "always", AnnotationFloating: "10.10.1.1/24", AnnotationVia: "imds"}, []network{{"core/n6", annotations{AnnotationSync: "on"}}})
+	for _, says := range []string{
+		`NetworkAttachmentDefinition core/n6: annotation multus-vpc.io/sync: "on"`, AnnotationSync, `"always"`, "none, init, sidecar or native", AnnotationFloating, "10.10.1.0/24", AnnotationVia, `"imds"`, "agent or ec2"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
 		}
@@ -104,6 +110,22 @@ func TestWantedNamesAllThatIsWrong(t *testing.T) {
 }
 
 const networks = AnnotationNetworks
+
+// many selects so many networks.
+func many(count int) string {
+	var list []string
+	for i := range count {
+		list = append(list, fmt.Sprintf("n%d", i))
+	}
+	return strings.Join(list, ",")
+}
+
+func TestAPodForWindowsIsLeftAlone(t *testing.T) {
+	p := pod(annotations{networks: "n6", AnnotationSync: "native"}, func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} })
+	if out := review(t, injector(ViaEC2, cluster{}), p); len(out.Patch) > 0 || out.Refused != nil {
+		t.Errorf("got %+v", out)
+	}
+}
 
 func TestReviewFindsTheNetworksThatAPodSelects(t *testing.T) {
 	c := cluster{networks: map[string]annotations{
@@ -124,6 +146,8 @@ func TestReviewFindsTheNetworksThatAPodSelects(t *testing.T) {
 		"says no":                               {annotations{networks: "asks", AnnotationSync: "none"}, None, ""},
 		"an annotation that Multus cannot read": {annotations{networks: "a b", AnnotationSync: "init"}, None, "networks annotation"},
 		"floating without a mode":               {annotations{networks: "quiet", AnnotationFloating: "10.10.1.90"}, None, "no effect"},
+		"more networks than can be":             {annotations{networks: many(65), AnnotationSync: "init"}, None, "more than 64"},
+		"one network many times":                {annotations{networks: strings.Repeat("asks,", 100) + "asks"}, Init, ""},
 		"a static pod's mirror":                 {annotations{networks: "asks", annotationMirror: "x"}, None, ""},
 	}
 	for name, tt := range tests {

@@ -45,15 +45,26 @@ type Wish struct {
 	explicit bool // the pod itself says which mode
 }
 
+// network is one that the pod selects.
+type network struct {
+	name        string // with its namespace
+	annotations map[string]string
+}
+
 // wanted says what the pod and its networks ask for. The pod has the last word. Among networks the strongest mode counts, and
 // the floating ranges add up. The error names every annotation that cannot be understood, and the valid values.
-func wanted(pod map[string]string, networks []map[string]string) (Wish, error) {
+func wanted(pod map[string]string, networks []network) (Wish, error) {
 	w := Wish{Mode: None}
 	var errs []error
-	for _, annotations := range networks {
-		w, errs = merge(w, annotations, errs)
+	for _, n := range networks {
+		var wrong []error
+		w, wrong = merge(w, n.annotations)
+		for _, err := range wrong {
+			errs = append(errs, fmt.Errorf("NetworkAttachmentDefinition %s: %w", n.name, err))
+		}
 	}
-	own, errs := merge(Wish{Mode: None}, pod, errs)
+	own, wrong := merge(Wish{Mode: None}, pod)
+	errs = append(errs, wrong...)
 	_, says := pod[AnnotationSync]
 	if own.explicit = says || own.Mode != None; own.explicit {
 		w.Mode, w.explicit = own.Mode, true
@@ -68,7 +79,7 @@ func wanted(pod map[string]string, networks []map[string]string) (Wish, error) {
 }
 
 // merge adds what a set of annotations asks for.
-func merge(w Wish, annotations map[string]string, errs []error) (Wish, []error) {
+func merge(w Wish, annotations map[string]string) (_ Wish, errs []error) {
 	if v, ok := annotations[AnnotationSync]; ok {
 		mode := Mode(v)
 		if !slices.Contains(modes(), mode) {

@@ -74,7 +74,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) (Result, string)
 		return Malformed, ""
 	}
 	req := review.Request
-	log := h.Log.With("namespace", req.Namespace, "uid", req.UID, "dryRun", req.DryRun != nil && *req.DryRun)
+	log := h.Log.With("namespace", req.Namespace, "pod", req.Name, "uid", req.UID, "dryRun", req.DryRun != nil && *req.DryRun)
 	response := &admissionv1.AdmissionResponse{UID: req.UID, Allowed: true}
 	var answer Answer
 	if isNewPod(req) {
