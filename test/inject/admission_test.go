@@ -4,13 +4,18 @@
 package inject
 
 import (
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -67,6 +72,8 @@ func TestAdmission(t *testing.T) {
 				{"refusals", refusals},
 				{"the programs' own words", programsWords},
 				{"the injector's own pod", ownPod},
+				{"examples", examples},
+				{"certificates of somebody else", func(t *testing.T, c *cluster) { certificatesOfAnother(t, c, kubeconfig) }},
 				{"the cluster's own pods", clustersOwn},
 				{"reinvocation", reinvocation},
 				{"dry run", dryRun},
@@ -209,6 +216,70 @@ func programsWords(t *testing.T, c *cluster) {
 				t.Errorf("the hook %q: %v", hook, err)
 			}
 		}
+	}
+}
+
+// examples: of the workloads there, one asks.
+func examples(t *testing.T, c *cluster) {
+	files, err := filepath.Glob("../../examples/workloads/*.yaml")
+	c.must(err)
+	asked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		c.must(err)
+		c.must(c.Apply(t.Context(), text))
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			var w object
+			c.must(yaml.Unmarshal([]byte(document), &w))
+			spec, _ := w["spec"].(object)
+			template, _ := spec["template"].(object)
+			if template == nil {
+				continue
+			}
+			pod := object{"metadata": object{"generateName": "example-", "annotations": template["metadata"].(object)["annotations"]}, "spec": template["spec"]}
+			got := c.create(t.Context(), "default", "?dryRun=All", pod)
+			if got.err != nil {
+				t.Errorf("%s: %v", file, got.err)
+				continue
+			}
+			added := len(containers(got.pod, "initContainers")) + len(containers(got.pod, "containers")) - len(containers(pod, "initContainers")) - len(containers(pod, "containers"))
+			asks := pod["metadata"].(object)["annotations"].(object)[asks] != nil
+			if (added == 1) != asks || added > 1 {
+				t.Errorf("%s: asks %t, and %d containers are added", file, asks, added)
+			}
+			asked += added
+		}
+	}
+	if asked == 0 {
+		t.Error("no example asks for a container")
+	}
+}
+
+// certificatesOfAnother: a replica serves what lies in a folder, and takes over what is put there.
+func certificatesOfAnother(t *testing.T, c *cluster, kubeconfig string) {
+	dir := t.TempDir()
+	put := func() (certificate []byte) {
+		var secret struct{ Data map[string][]byte }
+		c.must(c.Do(t.Context(), http.MethodGet, "/api/v1/namespaces/multus-vpc/secrets/multus-vpc-injector", nil, &secret))
+		for _, name := range []string{"tls.crt", "tls.key"} {
+			next := filepath.Join(dir, name+".next")
+			c.must(os.WriteFile(next, secret.Data[name], 0o600))
+			c.must(os.Rename(next, filepath.Join(dir, name)))
+		}
+		return secret.Data["tls.crt"]
+	}
+	third := c.start(kubeconfig, "--cert-dir="+dir, "--cert-interval=50ms")
+	if err := third.ready(); err == nil {
+		t.Error("ready without a certificate")
+	}
+	put()
+	eventually(t, "the replica has read the certificate", third.ready)
+	conn, err := tls.Dial("tcp", third.address, &tls.Config{InsecureSkipVerify: true}) // what it shows is compared below
+	c.must(err)
+	defer conn.Close()
+	block, _ := pem.Decode(put())
+	if shown := conn.ConnectionState().PeerCertificates[0]; !bytes.Equal(shown.Raw, block.Bytes) {
+		t.Errorf("it shows the certificate of %s", shown.Subject)
 	}
 }
 
