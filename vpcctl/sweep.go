@@ -105,7 +105,7 @@ func (d *door) sweep(ctx context.Context, o sweepOptions) error {
 	case err != nil:
 		return explain(err)
 	case report.Count(sweep.Failed) > 0:
-		return fmt.Errorf("%d addresses could not be freed", report.Count(sweep.Failed))
+		return fmt.Errorf("of the orphans, %d could not be freed", report.Count(sweep.Failed))
 	case o.fail && report.Count(sweep.Orphan) > 0:
 		return errProblems
 	}
@@ -128,19 +128,17 @@ func (o sweepOptions) parse() (sweep.Options, error) {
 		}
 		options.Subnets = append(options.Subnets, eni.SubnetID(s))
 	}
-	for flag, texts := range map[string][]string{"--range": o.ranges, "--keep": o.keep} {
-		var ranges []attachment.Range
-		for _, s := range texts {
+	for _, flag := range []struct {
+		name  string
+		texts []string
+		to    *[]attachment.Range
+	}{{"--range", o.ranges, &options.Ranges}, {"--keep", o.keep, &options.Keep}} {
+		for _, s := range flag.texts {
 			r, err := attachment.ParseRange(s)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+				errs = append(errs, fmt.Errorf("%s: %w", flag.name, err))
 			}
-			ranges = append(ranges, r)
-		}
-		if flag == "--range" {
-			options.Ranges = ranges
-		} else {
-			options.Keep = ranges
+			*flag.to = append(*flag.to, r)
 		}
 	}
 	return options, errors.Join(errs...)
@@ -155,6 +153,7 @@ func (d *door) sweeper(ctx context.Context, o sweepOptions) (*sweep.Sweeper, err
 	if sdk.Region == "" {
 		return nil, &problem{status: exitUsage, err: errors.New("no AWS Region is configured"), hint: "set AWS_REGION, or --region"}
 	}
+	sdk.Logger = nil // it would write to standard error, where the progress is; what matters comes as an error
 	reader, err := kube.NewReader(kube.Config{
 		Kubeconfig: o.kubeconfig, Context: o.context, UserAgent: "vpcctl/" + version(),
 		ServiceHost: d.getenv("KUBERNETES_SERVICE_HOST"), ServicePort: d.getenv("KUBERNETES_SERVICE_PORT"),

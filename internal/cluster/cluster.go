@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -35,8 +36,9 @@ const floatingVariable = "MULTUS_VPC_FLOATING"
 // Pod is a pod as the API shows it.
 type Pod struct {
 	Namespace, Name string
-	Node            string // empty until it is scheduled
-	Ended           bool   // it succeeded or failed, and keeps no address
+	Node            string    // empty until it is scheduled
+	Ended           bool      // it succeeded or failed, and keeps no address
+	Started         time.Time // when its kubelet took it up; zero before
 	HostNetwork     bool
 	IPs             []netip.Addr
 	Annotations     map[string]string
@@ -108,19 +110,13 @@ func (p Pod) Multus() bool {
 	return !p.HostNetwork && (strings.TrimSpace(p.Annotations[AnnotationNetworks]) != "" || p.Annotations[AnnotationDefault] != "")
 }
 
-// Floating are the ranges of addresses that may move to the pod without Multus' doing, as the pod and its containers say. The
+// Floating are the ranges of addresses that may move to the pod without Multus' doing, as the pod and its sidecar say. The
 // error says that they cannot be read.
 func (p Pod) Floating() ([]attachment.Range, error) {
 	texts := []string{p.Annotations[AnnotationFloating]}
 	for _, c := range p.Containers {
-		texts = append(texts, c.Env[floatingVariable])
-		for i, arg := range c.Command {
-			if value, found := strings.CutPrefix(strings.TrimPrefix(arg, "-"), "-floating"); found {
-				if value == "" && i+1 < len(c.Command) {
-					value = c.Command[i+1]
-				}
-				texts = append(texts, strings.TrimPrefix(value, "="))
-			}
+		if c.registers() {
+			texts = append(texts, c.Env[floatingVariable], c.flag("floating"))
 		}
 	}
 	ranges, err := ParseRanges(strings.Join(texts, ","))
@@ -146,8 +142,25 @@ func ParseRanges(list string) (ranges []attachment.Range, err error) {
 // interfaces carry registered. Our sidecar is known by its program, that of the AWS samples by the argument "sidecar".
 // https://github.com/aws-samples/eks-automated-ipmgmt-multus-pods
 func (p Pod) Registers() bool {
-	return p.Multus() && slices.ContainsFunc(p.Containers, func(c Container) bool {
-		words := strings.Fields(strings.Join(c.Command, " "))
-		return len(words) > 0 && path.Base(words[0]) == "sidecar" || slices.Contains(words, "sidecar")
-	})
+	return p.Multus() && slices.ContainsFunc(p.Containers, Container.registers)
+}
+
+func (c Container) registers() bool {
+	words := strings.Fields(strings.Join(c.Command, " "))
+	return len(words) > 0 && path.Base(words[0]) == "sidecar" || slices.Contains(words, "sidecar")
+}
+
+// flag is the value of a flag of the container's command, as package flag reads it; empty without one.
+func (c Container) flag(name string) string {
+	for i, arg := range c.Command {
+		key, value, given := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-"), "=")
+		switch {
+		case !strings.HasPrefix(arg, "-") || key != name:
+		case given:
+			return value
+		case i+1 < len(c.Command):
+			return c.Command[i+1]
+		}
+	}
+	return ""
 }

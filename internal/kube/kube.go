@@ -118,7 +118,10 @@ func readKubeconfig(path, name string) (*rest.Config, error) {
 	if err := clientcmd.ResolveLocalPaths(file); err != nil {
 		return nil, err
 	}
-	return clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{CurrentContext: name}).ClientConfig()
+	if name != "" {
+		file.CurrentContext = name
+	}
+	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
 }
 
 // serviceAccount is the access that every pod has, unless its author said automountServiceAccountToken: false. It is

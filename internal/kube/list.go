@@ -102,8 +102,9 @@ type podFields struct {
 		Containers     []containerFields `json:"containers"`
 	} `json:"spec"`
 	Status struct {
-		Phase  string `json:"phase"`
-		PodIPs []struct {
+		Phase     string    `json:"phase"`
+		StartTime time.Time `json:"startTime"`
+		PodIPs    []struct {
 			IP string `json:"ip"`
 		} `json:"podIPs"`
 	} `json:"status"`
@@ -126,6 +127,7 @@ func podOf(u *unstructured.Unstructured) (cluster.Pod, error) {
 	p := cluster.Pod{
 		Namespace: u.GetNamespace(), Name: u.GetName(), Node: f.Spec.NodeName, HostNetwork: f.Spec.HostNetwork,
 		Ended: f.Status.Phase == "Succeeded" || f.Status.Phase == "Failed", Annotations: u.GetAnnotations(),
+		Started: f.Status.StartTime,
 	}
 	for _, ip := range f.Status.PodIPs {
 		a, err := netip.ParseAddr(ip.IP)

@@ -18,6 +18,8 @@ import (
 const (
 	// attempts at one thing. With full jitter up to a minute that is some four minutes of throttling.
 	attempts = 8
+	// readAttempts bounds what may be lost time: an error of no kind that is known need not pass.
+	readAttempts = 4
 	// maxBackoff is where waiting stops to grow.
 	maxBackoff = time.Minute
 	// settleInterval is how long after a lost reply EC2 is read: it shows a change within a second or so.
@@ -137,7 +139,7 @@ func (s *Sweeper) held(ctx context.Context, id eni.ID) (addrs []netip.Addr, err 
 	if err := pause(ctx, settleInterval); err != nil {
 		return nil, err
 	}
-	err = patiently(ctx, func() error {
+	err = reading(ctx, func() error {
 		found, err := s.EC2.Interfaces(ctx, []eni.ID{id})
 		addrs = nil
 		for _, i := range found {
@@ -155,9 +157,27 @@ func patiently(ctx context.Context, call func() error) error {
 		if n == attempts-1 || !errors.Is(err, eni.ErrThrottled) {
 			return err
 		}
-		longest := min(maxBackoff, time.Second<<n)
-		if stopped := pause(ctx, rand.N(longest)); stopped != nil {
+		if stopped := backOff(ctx, n); stopped != nil {
 			return fmt.Errorf("%w; %w", stopped, err)
 		}
 	}
+}
+
+// reading repeats a read of EC2: what it throttles, and what may have been the network or a fault of its own. The client under
+// it repeats nothing.
+func reading(ctx context.Context, call func() error) error {
+	for n := 0; ; n++ {
+		err := patiently(ctx, call)
+		if err == nil || n == readAttempts-1 || errors.Is(err, eni.ErrThrottled) || errors.Is(err, eni.ErrUnauthorized) || errors.Is(err, eni.ErrNotFound) {
+			return err
+		}
+		if stopped := backOff(ctx, n); stopped != nil {
+			return fmt.Errorf("%w; %w", stopped, err)
+		}
+	}
+}
+
+// backOff waits before attempt n+2, with full jitter.
+func backOff(ctx context.Context, n int) error {
+	return pause(ctx, rand.N(min(maxBackoff, time.Second<<n)))
 }

@@ -34,6 +34,7 @@ func TestFaultsOfEC2(t *testing.T) {
 		"none":                                {},
 		"throttled":                           {faults: first + "kind: error-before, code: RequestLimitExceeded}"},
 		"a read is throttled":                 {faults: "{action: DescribeNetworkInterfaces, nth: 1, count: 2, kind: error-before, code: RequestLimitExceeded}"},
+		"a read fails":                        {faults: "{action: DescribeNetworkInterfaces, nth: 1, count: 3, kind: 5xx}"},
 		"a lost reply":                        {faults: first + "kind: lost-reply}"},
 		"a lost reply of IPv6":                {faults: "{action: UnassignIpv6Addresses, nth: 1, count: 1, kind: lost-reply}"},
 		"a fault of the server before it did": {faults: "{action: UnassignPrivateIpAddresses, nth: 1, count: 1, kind: 5xx}"},
@@ -84,7 +85,7 @@ func TestEC2CannotBeAsked(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{
 		"{action: DescribeNetworkInterfaces, nth: 1, count: 1, kind: error-before, code: UnauthorizedOperation}",
-		"{action: DescribeNetworkInterfaces, nth: 2, count: 1, kind: 5xx}",
+		"{action: DescribeNetworkInterfaces, nth: 2, count: 99, kind: 5xx}",
 		"{action: GetSubnetCidrReservations, nth: 1, count: 1, kind: error-before, code: UnauthorizedOperation}",
 		"{action: GetSubnetCidrReservations, nth: 1, count: 999, kind: error-before, code: RequestLimitExceeded}",
 	} {
@@ -133,7 +134,9 @@ func TestOthersActWhileItFrees(t *testing.T) {
 	})
 	inWorld(t, "ec2: {latency: 4s}", func(t *testing.T, w *world) {
 		last := w.eni("worker-2", 2)
-		w.EC2 = ec2{w.EC2, func(eni.ID, []netip.Addr) { w.api.pods = []cluster.Pod{pod("late", "node-2", "10.10.2.80", "10.10.1.82")} }}
+		w.EC2 = ec2{w.EC2, func(eni.ID, []netip.Addr) {
+			w.api.pods = []cluster.Pod{pod("late", "node-2", "10.10.2.80", "10.10.1.82")}
+		}}
 		r, err := w.run(sweep.Options{Free: true, Keep: []attachment.Range{{From: addrs("10.10.1.82")[0], To: addrs("10.10.1.82")[0]}}})
 		must(t, err)
 		for _, f := range r.Findings {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/cluster"
@@ -21,7 +22,13 @@ type view struct {
 	networks     []cluster.Network
 	nodes        []cluster.Node
 	pods         []cluster.Pod
+	at           time.Time // after all was read
 }
+
+// settleTime is how long a pod may take until Multus has noted what it got: kubelet gives up after 4 minutes. One that still
+// has none then is tried again and again, and each time registers anew what it gets.
+// https://github.com/kubernetes/cri-client/blob/master/pkg/remote_runtime.go (RunPodSandbox)
+const settleTime = 5 * time.Minute
 
 // claim is a range of addresses that somebody may take without Multus' doing.
 type claim struct {
@@ -37,20 +44,17 @@ type evidence struct {
 	ended        map[netip.Addr]string // pods that succeeded or failed
 	floating     []claim
 	nodes        map[eni.InstanceID]string
-	// unsettled and registering say of nodes which pod on them is being set up, and which registers addresses by itself;
-	// "" is any node, for pods on a node that names no instance.
-	unsettled, registering map[string]string
+	// unsettled, registering and unreadable say of nodes which pod on them is being set up, which registers addresses by
+	// itself, and what cannot be understood of one; "" is any node, for pods on a node that names no instance.
+	unsettled, registering, unreadable map[string]string
+	now                                time.Time
 	// reserved and chosen name a network for which agents keep such stock.
 	reserved, chosen string
 }
 
-// judge says of every secondary and IPv6 address what it is, sorted by worker, ENI and address. The error says that something
-// cannot be understood, and so that nothing can be judged.
-func (v view) judge(o Options) ([]Finding, error) {
-	e, err := v.evidence(o)
-	if err != nil {
-		return nil, err
-	}
+// judge says of every secondary and IPv6 address what it is, sorted by worker, ENI and address.
+func (v view) judge(o Options) []Finding {
+	e := v.evidence(o)
 	var findings []Finding
 	for _, i := range v.interfaces {
 		for _, a := range slices.Concat(i.Secondary, i.IPv6) {
@@ -67,13 +71,13 @@ func (v view) judge(o Options) ([]Finding, error) {
 	slices.SortFunc(findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Instance, b.Instance), cmp.Compare(a.ENI, b.ENI), a.Address.Compare(b.Address))
 	})
-	return findings, nil
+	return findings
 }
 
-func (v view) evidence(o Options) (evidence, error) {
+func (v view) evidence(o Options) evidence {
 	e := evidence{
 		options: o, reservations: v.reservations, holders: map[netip.Addr]string{}, ended: map[netip.Addr]string{},
-		nodes: map[eni.InstanceID]string{}, unsettled: map[string]string{}, registering: map[string]string{},
+		nodes: map[eni.InstanceID]string{}, unsettled: map[string]string{}, registering: map[string]string{}, unreadable: map[string]string{}, now: v.at,
 	}
 	named := map[string]bool{}
 	for _, n := range v.nodes {
@@ -83,8 +87,8 @@ func (v view) evidence(o Options) (evidence, error) {
 	}
 	for _, n := range v.networks {
 		use, err := n.Use()
-		if err != nil {
-			return e, err
+		if err != nil { // the plugins refuse it; but who knows what it was before
+			use.Reserved, use.Chosen = true, true
 		}
 		for _, r := range use.Floating {
 			e.floating = append(e.floating, claim{r, "network " + n.String()})
@@ -101,45 +105,40 @@ func (v view) evidence(o Options) (evidence, error) {
 		if !named[node] {
 			node = ""
 		}
-		if err := e.add(p, node); err != nil {
-			return e, err
-		}
+		e.add(p, node)
 	}
-	return e, nil
+	return e
 }
 
-// add notes what a pod on the node says.
-func (e *evidence) add(p cluster.Pod, node string) error {
+// add notes what a pod on the node says. What a pod has is on an ENI of its node, so that one of which something cannot be
+// understood keeps what is there.
+func (e *evidence) add(p cluster.Pod, node string) {
 	addrs, written, err := p.Attached()
 	if p.Ended {
 		for _, a := range addrs {
 			e.ended[a] = p.String()
 		}
-		return nil
-	}
-	if err != nil {
-		return err
+		return
 	}
 	for _, a := range addrs {
 		e.holders[a] = p.String()
 	}
-	ranges, err := p.Floating()
-	if err != nil {
-		return err
-	}
+	ranges, floatingErr := p.Floating()
 	for _, r := range ranges {
 		e.floating = append(e.floating, claim{r, "pod " + p.String()})
 	}
 	if p.Node == "" {
-		return nil
+		return
 	}
-	if p.Multus() && !written {
+	if err = cmp.Or(err, floatingErr); err != nil {
+		e.unreadable[node] = err.Error()
+	}
+	if p.Multus() && !written && (p.Started.IsZero() || e.now.Sub(p.Started) < settleTime) {
 		e.unsettled[node] = p.String()
 	}
 	if p.Registers() {
 		e.registering[node] = p.String()
 	}
-	return nil
 }
 
 // keep is why the address is not to be freed; empty when it may be.
@@ -159,7 +158,7 @@ func (e *evidence) keep(i eni.Interface, a netip.Addr) string {
 		return "its ENI is on no instance; --cluster would say whose it is"
 	case i.InstanceID == "":
 		return ""
-	case !known && e.options.Cluster == "":
+	case !known:
 		return fmt.Sprintf("%s is no node of this cluster", i.InstanceID)
 	}
 	if reason := e.stock(i, a); reason != "" {
@@ -194,6 +193,9 @@ func (e *evidence) stock(i eni.Interface, a netip.Addr) string {
 // busy is why what happens on the node is not known well enough.
 func (e *evidence) busy(node string) string {
 	for _, n := range []string{node, ""} {
+		if what := e.unreadable[n]; what != "" {
+			return what
+		}
 		if pod := e.unsettled[n]; pod != "" {
 			return "pod " + pod + " is being set up on this worker, and may get it"
 		}

@@ -43,7 +43,8 @@ const DefaultWait = time.Minute
 
 // Options say what to sweep.
 type Options struct {
-	// Cluster is the name that ENIs carry in a tag when they are the cluster's; empty means those of its nodes.
+	// Cluster is the name of the cluster, for ENIs that carry it in a tag and are on no instance; with it, others without that
+	// tag are not looked at.
 	Cluster string
 	// Subnets to look at; none means all.
 	Subnets []eni.SubnetID
@@ -165,7 +166,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // gone in between.
 func (s *Sweeper) look(ctx context.Context, o Options) (Report, error) {
 	var v view
-	err := patiently(ctx, func() (err error) {
+	err := reading(ctx, func() (err error) {
 		v.interfaces, err = s.EC2.InterfacesTagged(ctx, eni.TagNoManage, "true", o.Subnets)
 		return err
 	})
@@ -180,7 +181,7 @@ func (s *Sweeper) look(ctx context.Context, o Options) (Report, error) {
 		if _, known := v.reservations[i.SubnetID]; known {
 			continue
 		}
-		err := patiently(ctx, func() (err error) {
+		err := reading(ctx, func() (err error) {
 			v.reservations[i.SubnetID], err = s.EC2.Reservations(ctx, i.SubnetID)
 			return err
 		})
@@ -197,8 +198,8 @@ func (s *Sweeper) look(ctx context.Context, o Options) (Report, error) {
 	if v.pods, err = s.Kubernetes.Pods(ctx); err != nil {
 		return Report{}, err
 	}
-	findings, err := v.judge(o)
-	return Report{ENIs: len(v.interfaces), Pods: len(v.pods), Findings: findings}, err
+	v.at = time.Now()
+	return Report{ENIs: len(v.interfaces), Pods: len(v.pods), Findings: v.judge(o)}, nil
 }
 
 func orphans(r Report) map[place]bool {

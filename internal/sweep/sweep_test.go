@@ -18,6 +18,9 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/sweep"
 )
 
+// midnight is when a synctest bubble begins.
+var midnight = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
 const usesPool = `{"type": "vpcipvlan", "ipam": {"type": "vpcipam"}}`
 
 // orphansOfEmptyCluster are what is an orphan when there are no pods and no networks.
@@ -94,13 +97,15 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 		"the annotation of old": {pods: []cluster.Pod{edit(pod("p", "node-1"), func(p *cluster.Pod) {
 			p.Annotations = map[string]string{cluster.AnnotationOldStatus: `[{"name": "n", "ips": ["10.10.1.80"]}]`}
 		})}, want: kept("pod default/p has it")},
-		"a pod that ended":             {pods: []cluster.Pod{edit(pod("p", "node-1", "10.10.1.80"), func(p *cluster.Pod) { p.Ended = true })}, want: []string{"10.10.1.80 orphan: pod default/p has ended"}},
-		"a pod on another worker":      {pods: []cluster.Pod{pod("p", "node-2", "10.10.1.80")}, want: kept("pod default/p has it")},
-		"a pod that is being set up":   {pods: []cluster.Pod{unsettled}, want: kept("pod default/new is being set up on this worker")},
-		"one that is so elsewhere":     {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "node-2" })}, want: []string{"10.10.1.80 orphan"}},
-		"one on a node without a name": {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "node-9" })}, want: kept("pod default/new is being set up")},
-		"one that is not scheduled":    {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "" })}, want: []string{"10.10.1.80 orphan"}},
-		"one of the host's network":    {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.HostNetwork = true })}, want: []string{"10.10.1.80 orphan"}},
+		"a pod that ended":               {pods: []cluster.Pod{edit(pod("p", "node-1", "10.10.1.80"), func(p *cluster.Pod) { p.Ended = true })}, want: []string{"10.10.1.80 orphan: pod default/p has ended"}},
+		"a pod on another worker":        {pods: []cluster.Pod{pod("p", "node-2", "10.10.1.80")}, want: kept("pod default/p has it")},
+		"a pod that is being set up":     {pods: []cluster.Pod{unsettled}, want: kept("pod default/new is being set up on this worker")},
+		"one that was taken up just now": {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Started = midnight.Add(-4 * time.Minute) })}, want: kept("pod default/new is being set up")},
+		"one that gets nowhere":          {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Started = midnight.Add(-6 * time.Minute) })}, want: []string{"10.10.1.80 orphan"}},
+		"one that is so elsewhere":       {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "node-2" })}, want: []string{"10.10.1.80 orphan"}},
+		"one on a node without a name":   {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "node-9" })}, want: kept("pod default/new is being set up")},
+		"one that is not scheduled":      {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.Node = "" })}, want: []string{"10.10.1.80 orphan"}},
+		"one of the host's network":      {pods: []cluster.Pod{edit(unsettled, func(p *cluster.Pod) { p.HostNetwork = true })}, want: []string{"10.10.1.80 orphan"}},
 		"a sidecar": {pods: []cluster.Pod{edit(pod("p", "node-1"), func(p *cluster.Pod) {
 			p.Containers = []cluster.Container{{Command: []string{"/sidecar"}}}
 		})}, want: kept("pod default/p on this worker has a sidecar")},
@@ -108,7 +113,7 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 			p.Containers = []cluster.Container{{Command: []string{"/bin/sh", "-c", "/app/script.sh sidecar"}}}
 		})}, options: sweep.Options{Ranges: ranges("10.10.1.80-10.10.1.81")}, want: []string{"10.10.1.80 orphan", "10.10.1.81 orphan"}},
 		"a container's floating range": {pods: []cluster.Pod{edit(pod("p", "node-2"), func(p *cluster.Pod) {
-			p.Containers = []cluster.Container{{Env: map[string]string{"MULTUS_VPC_FLOATING": "10.10.9.0/24, 10.10.1.80"}}}
+			p.Containers = []cluster.Container{{Command: []string{"/sidecar"}, Env: map[string]string{"MULTUS_VPC_FLOATING": "10.10.9.0/24, 10.10.1.80"}}}
 		})}, want: kept("pod default/p lets it float")},
 		"a container's floating flag": {pods: []cluster.Pod{edit(pod("p", "node-2"), func(p *cluster.Pod) {
 			p.Containers = []cluster.Container{{Command: []string{"/sidecar", "--floating", "10.10.1.80/31"}}}
@@ -121,6 +126,17 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 			networks: []cluster.Network{{Namespace: "a", Name: "b", Config: `{}`, Annotations: map[string]string{cluster.AnnotationFloating: "10.10.1.80"}}},
 			want:     kept("network a/b lets it float"),
 		},
+		"a status that is no JSON": {pods: []cluster.Pod{edit(pod("p", "node-1"), func(p *cluster.Pod) {
+			p.Annotations[cluster.AnnotationNetworkStatus] = `[{"ips": ["10.10.1.`
+		})}, want: kept("pod default/p: annotation k8s.v1.cni.cncf.io/network-status: unexpected end")},
+		"one elsewhere": {pods: []cluster.Pod{edit(pod("p", "node-2"), func(p *cluster.Pod) {
+			p.Annotations[cluster.AnnotationNetworkStatus] = `[{"ips": ["10.10.1.`
+		})}, want: []string{"10.10.1.80 orphan"}},
+		"a status with no address": {pods: []cluster.Pod{pod("p", "node-1", "ten")}, want: kept(`pod default/p: annotation k8s.v1.cni.cncf.io/network-status: ParseAddr("ten")`)},
+		"a floating range that is none": {pods: []cluster.Pod{edit(pod("p", "node-9"), func(p *cluster.Pod) {
+			p.Annotations[cluster.AnnotationFloating] = "10.10.1.9-10.10.1.8"
+		})}, want: kept("pod default/p: floating addresses: ")},
+		"a network that is no JSON":              {networks: []cluster.Network{network("{")}, want: kept("may be an agent's stock: network default/n has EC2 choose")},
 		"--keep":                                 {options: sweep.Options{Keep: ranges("10.10.1.80/31")}, want: kept("--keep says so")},
 		"no reservation, and pools":              {networks: []cluster.Network{network(usesPool)}, want: []string{"10.10.1.80 orphan"}},
 		"no reservation, and EC2 chooses":        {networks: []cluster.Network{network(`{"ipam": {"type": "vpcipam", "source": "subnet"}}`)}, want: kept("may be an agent's stock: network default/n has EC2 choose")},
@@ -132,7 +148,7 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 		"an IPv6 address":                        {want: []string{"2001:db8:10:1::80 kept: may be the worker's own"}},
 		"an IPv6 address in a range":             {options: sweep.Options{Ranges: ranges("2001:db8:10:1::/64")}, want: []string{"2001:db8:10:1::80 orphan", "2001:db8:10:1:5::80 orphan"}},
 		"another cluster's worker":               {want: []string{"10.10.1.84 kept: i-"}},
-		"our cluster's, though it is no node":    {options: sweep.Options{Cluster: "core"}, want: []string{"10.10.1.80 orphan"}},
+		"an ENI that carries the cluster":        {options: sweep.Options{Cluster: "core"}, want: []string{"10.10.1.80 orphan"}},
 		"a subnet that is not looked at":         {options: sweep.Options{Subnets: []eni.SubnetID{"subnet-00000000000000000"}}, want: nil},
 		"an ENI that does not carry the cluster": {options: sweep.Options{Cluster: "edge"}, want: nil},
 	} {
@@ -140,9 +156,6 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 			t.Parallel()
 			inWorld(t, "", func(t *testing.T, w *world) {
 				w.api.pods, w.api.networks = tc.pods, tc.networks
-				if tc.options.Cluster != "" {
-					w.api.nodes = nil
-				}
 				r, err := w.run(tc.options)
 				if err != nil {
 					t.Fatal(err)
@@ -162,36 +175,17 @@ func only(all []sweep.Finding, lines ...string) []sweep.Finding {
 	})
 }
 
-// TestUnreadable: what cannot be understood ends the sweep before anything is freed.
-func TestUnreadable(t *testing.T) {
+// TestTheAPIFails: then nothing is freed.
+func TestTheAPIFails(t *testing.T) {
 	t.Parallel()
-	broken := pod("p", "node-2")
-	broken.Annotations[cluster.AnnotationNetworkStatus] = `[{"ips": ["10.10.1.`
-	bad := pod("p", "node-2", "ten")
-	floating := pod("p", "node-2")
-	floating.Annotations[cluster.AnnotationFloating] = "10.10.1.9-10.10.1.8"
-	for name, tc := range map[string]struct {
-		api  api
-		want string
-	}{
-		"a status that is no JSON":    {api{pods: []cluster.Pod{broken}}, "pod default/p: annotation k8s.v1.cni.cncf.io/network-status: unexpected end"},
-		"a status with no address":    {api{pods: []cluster.Pod{bad}}, `pod default/p: annotation k8s.v1.cni.cncf.io/network-status: ParseAddr("ten")`},
-		"a floating range":            {api{pods: []cluster.Pod{floating}}, "pod default/p: floating addresses: "},
-		"a network":                   {api{networks: []cluster.Network{network("{")}}, "network default/n: unexpected end"},
-		"the API, at the first look":  {api{before: func(int) error { return errors.New("no route") }}, "no route"},
-		"the API, at the second look": {api{before: func(n int) error { return map[int]error{2: errors.New("gone away")}[n] }}, "gone away"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			inWorld(t, "", func(t *testing.T, w *world) {
-				tc.api.nodes = w.api.nodes
-				w.Kubernetes = &tc.api
-				r, err := w.run(sweep.Options{Free: true})
-				if err == nil || !strings.Contains(err.Error(), tc.want) || len(r.Findings) != 0 {
-					t.Errorf("%+v, %v; want %q", r, err, tc.want)
-				}
-				w.onENIs(all()...)
-			})
+	for look, want := range map[int]string{1: "no route", 2: "no route"} {
+		inWorld(t, "", func(t *testing.T, w *world) {
+			w.api.before = func(n int) error { return map[int]error{look: errors.New("no route")}[n] }
+			r, err := w.run(sweep.Options{Free: true})
+			if err == nil || err.Error() != want || len(r.Findings) != 0 {
+				t.Errorf("look %d: %+v, %v; want %q", look, r, err, want)
+			}
+			w.onENIs(all()...)
 		})
 	}
 }
@@ -214,11 +208,10 @@ func TestBetweenTheLooks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, "", func(t *testing.T, w *world) {
-				w.api.before = func(n int) error {
-					if n == 1 {
-						time.AfterFunc(sweep.DefaultWait/2, func() { tc.second(w) })
+				w.onTell = func(line string) {
+					if line == "the second look is in 30s" {
+						tc.second(w)
 					}
-					return nil
 				}
 				r, err := w.run(sweep.Options{Free: true, Ranges: []attachment.Range{{From: netip.MustParseAddr("10.10.1.80"), To: netip.MustParseAddr("10.10.1.80")}}})
 				if err != nil {

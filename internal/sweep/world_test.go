@@ -65,7 +65,8 @@ type world struct {
 	lab *scenario.Lab
 	api *api
 	sweep.Sweeper
-	told []string
+	told   []string
+	onTell func(line string)
 }
 
 // api is a Kubernetes API. A call of before runs ahead of every list of pods, of which it is told the number.
@@ -116,7 +117,12 @@ func inWorld(t *testing.T, ec2 string, f func(*testing.T, *world)) {
 // run sweeps as the options say, with a minute between the looks.
 func (w *world) run(o sweep.Options) (sweep.Report, error) {
 	o.Wait = sweep.DefaultWait
-	o.Tell = func(line string) { w.told = append(w.told, line) }
+	o.Tell = func(line string) {
+		w.told = append(w.told, line)
+		if w.onTell != nil {
+			w.onTell(line)
+		}
+	}
 	return w.Run(w.t.Context(), o)
 }
 
