@@ -22,8 +22,8 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/kube"
 )
 
-// lister is an API server that lists, page by page, as many pods as it has.
-type lister struct {
+// pager is an API server that lists, page by page, as many pods as it has.
+type pager struct {
 	t       *testing.T
 	objects []string // JSON
 	expire  int      // so many times, the second page is asked for too late
@@ -31,7 +31,7 @@ type lister struct {
 	pages   []string // what was asked for
 }
 
-func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *pager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	l.pages = append(l.pages, r.URL.Path+" from "+query.Get("continue"))
 	var from, limit int
@@ -56,7 +56,7 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"kind":"List","apiVersion":"v1","metadata":{"continue":%q},"items":[%s]}`, next, strings.Join(l.objects[from:to], ","))
 }
 
-func (l *lister) reader(t *testing.T) *kube.Reader {
+func (l *pager) reader(t *testing.T) *kube.Reader {
 	t.Helper()
 	server := httptest.NewServer(l)
 	t.Cleanup(server.Close)
@@ -90,28 +90,28 @@ func somePods(n int) (pods []string) {
 func TestListsComeInPages(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		lister lister
+		pager pager
 		want   int
 		pages  int
 		err    string
 	}{
-		"none":                     {lister{}, 0, 1, ""},
-		"a page":                   {lister{objects: somePods(500)}, 500, 1, ""},
-		"three pages":              {lister{objects: somePods(1001)}, 1001, 3, ""},
-		"the second page too late": {lister{objects: somePods(700), expire: 1}, 700, 4, ""},
-		"always too late":          {lister{objects: somePods(700), expire: 9}, 0, 4, "list pods: The provided continue parameter is too old"},
-		"forbidden":                {lister{refuse: http.StatusForbidden}, 0, 1, "list pods: the server says no"},
-		"not known":                {lister{refuse: http.StatusNotFound}, 0, 1, "list pods: the server says no"},
+		"none":                     {pager{}, 0, 1, ""},
+		"a page":                   {pager{objects: somePods(500)}, 500, 1, ""},
+		"three pages":              {pager{objects: somePods(1001)}, 1001, 3, ""},
+		"the second page too late": {pager{objects: somePods(700), expire: 1}, 700, 4, ""},
+		"always too late":          {pager{objects: somePods(700), expire: 9}, 0, 4, "list pods: The provided continue parameter is too old"},
+		"forbidden":                {pager{refuse: http.StatusForbidden}, 0, 1, "list pods: the server says no"},
+		"not known":                {pager{refuse: http.StatusNotFound}, 0, 1, "list pods: the server says no"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tc.lister.t = t
-			pods, err := tc.lister.reader(t).Pods(t.Context())
+			tc.pager.t = t
+			pods, err := tc.pager.reader(t).Pods(t.Context())
 			if got := fmt.Sprint(err); len(pods) != tc.want || tc.err == "" && err != nil || !strings.Contains(got, tc.err) {
 				t.Errorf("%d pods, %v; want %d, %q", len(pods), err, tc.want, tc.err)
 			}
-			if len(tc.lister.pages) != tc.pages {
-				t.Errorf("asked for %q, want %d pages", tc.lister.pages, tc.pages)
+			if len(tc.pager.pages) != tc.pages {
+				t.Errorf("asked for %q, want %d pages", tc.pager.pages, tc.pages)
 			}
 		})
 	}
@@ -119,11 +119,11 @@ func TestListsComeInPages(t *testing.T) {
 
 func TestWhatIsReadOfObjects(t *testing.T) {
 	t.Parallel()
-	none := &lister{t: t, refuse: http.StatusNotFound}
+	none := &pager{t: t, refuse: http.StatusNotFound}
 	if networks, err := none.reader(t).Networks(t.Context()); err != nil || len(networks) != 0 {
 		t.Errorf("a cluster without the kind: %v, %v", networks, err)
 	}
-	pods := &lister{t: t, objects: []string{
+	pods := &pager{t: t, objects: []string{
 		`{"metadata": {"name": "a", "namespace": "n", "annotations": {"k": "v"}}, "spec": {"nodeName": "w", "hostNetwork": true,
 			"initContainers": [{"command": ["/sidecar"], "args": ["--floating", "10.0.0.1"]}], "containers": [{"args": ["x"], "env": [{"name": "E", "value": "1"}, {"name": "F", "valueFrom": {}}]}]},
 			"status": {"phase": "Running", "startTime": "2026-01-02T03:04:05Z", "podIPs": [{"ip": "10.0.0.2"}, {"ip": "2001:db8::2"}]}}`,
@@ -145,18 +145,18 @@ func TestWhatIsReadOfObjects(t *testing.T) {
 	if diff := cmp.Diff(want, got, same...); diff != "" {
 		t.Errorf("pods (want, got):\n%s", diff)
 	}
-	bad := &lister{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n"}, "status": {"podIPs": [{"ip": "ten"}]}}`}}
+	bad := &pager{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n"}, "status": {"podIPs": [{"ip": "ten"}]}}`}}
 	if _, err := bad.reader(t).Pods(t.Context()); err == nil || !strings.Contains(err.Error(), `list pods: n/a: status.podIPs: ParseAddr("ten")`) {
 		t.Errorf("an address that is none: %v", err)
 	}
-	nodes := &lister{t: t, objects: []string{
+	nodes := &pager{t: t, objects: []string{
 		`{"metadata": {"name": "w"}, "spec": {"providerID": "aws:///us-west-2a/i-0123"}}`, `{"metadata": {"name": "x"}, "spec": {"providerID": "kind://docker/kind/i-0"}}`, `{"metadata": {"name": "y"}}`,
 	}}
 	found, err := nodes.reader(t).Nodes(t.Context())
 	if diff := cmp.Diff([]cluster.Node{{Name: "w", Instance: "i-0123"}, {Name: "x"}, {Name: "y"}}, found); err != nil || diff != "" {
 		t.Errorf("nodes: %v (want, got):\n%s", err, diff)
 	}
-	networks := &lister{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n", "annotations": {"k": "v"}}, "spec": {"config": "{}"}}`, `{"metadata": {"name": "b", "namespace": "n"}}`}}
+	networks := &pager{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n", "annotations": {"k": "v"}}, "spec": {"config": "{}"}}`, `{"metadata": {"name": "b", "namespace": "n"}}`}}
 	defined, err := networks.reader(t).Networks(t.Context())
 	if diff := cmp.Diff([]cluster.Network{{Namespace: "n", Name: "a", Config: "{}", Annotations: map[string]string{"k": "v"}}, {Namespace: "n", Name: "b"}}, defined); err != nil || diff != "" {
 		t.Errorf("networks: %v (want, got):\n%s", err, diff)
