@@ -24,7 +24,7 @@ func (g *Guard) Claim(ctx context.Context, c Caller, ifName string, addrs []neti
 	}
 	given, claimed := g.ports.Node.Has(c.Netns())
 	var floating, others []netip.Addr
-	for a, refused := range g.judge(who, addrs, given, claimed) {
+	for a, refused := range g.judge(ctx, who, addrs, given, claimed) {
 		switch {
 		case refused != nil:
 			results[a] = Result{Err: refused}
@@ -44,9 +44,30 @@ func (g *Guard) Claim(ctx context.Context, c Caller, ifName string, addrs []neti
 	maps.Copy(results, g.claim(ctx, who, floating, taking))
 	maps.Copy(results, g.claim(ctx, who, others, attachment.Never))
 	if conflict != attachment.Never && g.cfg.OnConflict != attachment.Never {
-		maps.Copy(results, g.claim(ctx, who, g.vouched(ctx, who, others, results), g.cfg.OnConflict))
+		g.move(ctx, who, others, results)
 	}
 	return results
+}
+
+// move takes from other ENIs those of the addresses that are contested and that Multus gave the pod. For what cannot be found out it
+// may be tried again.
+func (g *Guard) move(ctx context.Context, who claimant, addrs []netip.Addr, results map[netip.Addr]Result) {
+	contested := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !errors.Is(results[a].Err, ErrContested) })
+	vouched, err := g.vouched(ctx, who, contested)
+	if err != nil {
+		for _, a := range contested {
+			results[a] = Result{Err: fmt.Errorf("another ENI has %s, and it is not known whether it may be moved here: %w", a, err)}
+		}
+		return
+	}
+	maps.Copy(results, g.claim(ctx, who, vouched, g.cfg.OnConflict))
+	carriers, err := g.ports.Namespaces.Carriers(vouched)
+	for _, a := range vouched {
+		// Who had it on this worker before is about to go: that is no contest.
+		if gone := alone(who, a, carriers[a]); err == nil && gone != nil && errors.Is(results[a].Err, ErrContested) {
+			results[a] = Result{Err: gone}
+		}
+	}
 }
 
 func (g *Guard) claim(ctx context.Context, who claimant, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {

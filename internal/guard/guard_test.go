@@ -180,6 +180,53 @@ func TestWhoGetsWhatAnotherENIHolds(t *testing.T) {
 
 func floats(t *testing.T, c *guard.Config) { c.Floating = ranges(t, "10.10.1.80-10.10.1.95") }
 
+// TestPodOfThisWorkerMayTakeItsTime: the address of a pod that is about to go, which Multus gave to the next one, is waited for.
+func TestPodOfThisWorkerMayTakeItsTime(t *testing.T) {
+	const a = "10.10.1.80"
+	w := newWorld(t)
+	old := w.pod(1, "10.0.0.1", a)
+	next := w.pod(2, "10.0.0.2", a)
+	g := w.guard(nil)
+	w.owners[addr(a)], w.kept = second, true // by the old pod's claim
+	w.multus("next", "10.0.0.2", a)
+	if err := g.Claim(t.Context(), next, "net1", addrs(a), wait)[addr(a)].Err; err == nil || errors.Is(err, guard.ErrContested) || errors.Is(err, guard.ErrRefused) {
+		t.Errorf("while the old pod carries it: %v", err)
+	}
+	delete(old.ifs, "net1")
+	w.kept = false
+	if err := g.Claim(t.Context(), next, "net1", addrs(a), wait)[addr(a)].Err; err != nil || w.owners[addr(a)] != ours {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// TestDisputeIsSettledByMultus: a pod that carries its neighbour's address on another ENI neither gets it nor keeps the neighbour from it.
+func TestDisputeIsSettledByMultus(t *testing.T) {
+	const a = "10.10.1.80"
+	w := newWorld(t)
+	honest, thief := w.pod(1, "10.0.0.1", a), w.pod(2, "10.0.0.2", a)
+	g := w.guard(nil)
+	claim := func(p *pod) error { return g.Claim(t.Context(), p, "net1", addrs(a), wait)[addr(a)].Err }
+	if err := claim(honest); err == nil || errors.Is(err, guard.ErrRefused) || !strings.Contains(err.Error(), "another pod of this worker carries "+a) {
+		t.Errorf("without a word of Multus: %v", err)
+	}
+	w.noAPI = errors.New("connection refused")
+	if err := claim(honest); err == nil || errors.Is(err, guard.ErrRefused) || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("without the API: %v", err)
+	}
+	w.noAPI = nil
+	w.multus("a", "10.0.0.1", a)
+	if err := claim(thief); err == nil || w.writes > 0 {
+		t.Errorf("the thief: %v, %d writes", err, w.writes)
+	}
+	if err := claim(honest); err != nil {
+		t.Errorf("Multus gave it to the pod: %v", err)
+	}
+	w.api = nil
+	if err := claim(honest); err != nil { // as after a restart of the sidecar
+		t.Errorf("what it has already: %v", err)
+	}
+}
+
 func TestOneCallMixesWhatMayAndWhatMayNot(t *testing.T) {
 	w := newWorld(t)
 	p := w.pod(1, "10.0.0.1", "10.10.1.80", "10.10.1.81", "10.10.1.90", "2001:db8::80", "10.10.1.1", "10.10.1.70")

@@ -15,7 +15,7 @@ import (
 )
 
 // judge says of each address why the caller may not claim it, nil when it may.
-func (g *Guard) judge(who claimant, addrs, given, claimed []netip.Addr) map[netip.Addr]error {
+func (g *Guard) judge(ctx context.Context, who claimant, addrs, given, claimed []netip.Addr) map[netip.Addr]error {
 	verdicts := map[netip.Addr]error{}
 	carriers, err := g.ports.Namespaces.Carriers(addrs)
 	if err != nil {
@@ -26,10 +26,13 @@ func (g *Guard) judge(who claimant, addrs, given, claimed []netip.Addr) map[neti
 			continue
 		}
 		verdicts[a] = errors.Join(g.allowed(who, a, slices.Contains(given, a)), err)
-		if verdicts[a] == nil && !within(g.cfg.Floating, a) {
-			verdicts[a] = alone(who, a, carriers[a])
-		}
 		if verdicts[a] != nil || slices.Contains(given, a) || slices.Contains(claimed, a) {
+			continue // what it has stays its own, whoever else carries it now
+		}
+		if !within(g.cfg.Floating, a) {
+			verdicts[a] = g.undisputed(ctx, who, a, carriers[a])
+		}
+		if verdicts[a] != nil {
 			continue
 		}
 		if len(claimed) >= MaxAddresses {
@@ -74,6 +77,23 @@ func subnetOf(s eni.Subnet, a netip.Addr) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
+// undisputed demands that no other pod carries the address, or that Multus gave it to this one: else a pod that is root in its network
+// namespace could keep others from theirs.
+func (g *Guard) undisputed(ctx context.Context, who claimant, a netip.Addr, carriers []attachment.Netns) error {
+	disputed := alone(who, a, carriers)
+	if disputed == nil || g.ports.Pods == nil {
+		return disputed
+	}
+	vouched, err := g.vouched(ctx, who, []netip.Addr{a})
+	if err != nil {
+		return errors.Join(disputed, err)
+	}
+	if len(vouched) == 0 {
+		return disputed
+	}
+	return nil
+}
+
 // alone demands that no other network namespace carries the address. The other one may be on its way out.
 func alone(who claimant, a netip.Addr, carriers []attachment.Netns) error {
 	for _, n := range carriers {
@@ -84,27 +104,21 @@ func alone(who claimant, a netip.Addr, carriers []attachment.Netns) error {
 	return nil
 }
 
-// vouched are those of the contested addresses that Multus gave the very pod that claims them. For what cannot be found out,
-// results then says that it may be tried again.
-func (g *Guard) vouched(ctx context.Context, who claimant, addrs []netip.Addr, results map[netip.Addr]Result) (vouched []netip.Addr) {
-	contested := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !errors.Is(results[a].Err, ErrContested) })
-	if len(contested) == 0 || g.ports.Pods == nil {
-		return nil
+// vouched are those of the addresses that Multus gave the very pod that claims them.
+func (g *Guard) vouched(ctx context.Context, who claimant, addrs []netip.Addr) (vouched []netip.Addr, err error) {
+	if len(addrs) == 0 || g.ports.Pods == nil {
+		return nil, nil
 	}
 	pods, err := g.ports.Pods.Networks(ctx)
-	for _, a := range contested {
-		if err != nil {
-			results[a] = Result{Err: fmt.Errorf("another ENI has %s; ask the Kubernetes API whether Multus gave it to this pod: %w", a, err)}
-			continue
-		}
-		for _, p := range pods {
-			if slices.Contains(p.Addrs[who.word.IfName], a) && g.isThe(p, who) {
-				vouched = append(vouched, a)
-				break
-			}
+	if err != nil {
+		return nil, fmt.Errorf("ask the Kubernetes API what Multus gave this pod: %w", err)
+	}
+	for _, a := range addrs {
+		if slices.ContainsFunc(pods, func(p PodNetworks) bool { return slices.Contains(p.Addrs[who.word.IfName], a) && g.isThe(p, who) }) {
+			vouched = append(vouched, a)
 		}
 	}
-	return vouched
+	return vouched, nil
 }
 
 // isThe reports whether the caller is that pod: it carries the pod's first interface's addresses, and no other namespace of the

@@ -53,6 +53,7 @@ type world struct {
 	// owners is EC2.
 	owners map[netip.Addr]eni.ID
 	writes int
+	kept   bool // another pod of this worker has what it carries
 	pods   map[uint64]*pod
 	api    []guard.PodNetworks
 	noAPI  error
@@ -148,6 +149,8 @@ func (w *world) Claim(_ context.Context, c attachment.Claimant, as []netip.Addr,
 		switch {
 		case owner == id:
 			results[a] = guard.Result{}
+		case w.kept:
+			results[a] = guard.Result{Err: fmt.Errorf("%w: a pod of this worker", guard.ErrContested)}
 		case owner == "" || conflict == attachment.Reassign || conflict == attachment.WaitThenReassign:
 			w.owners[a] = id
 			w.writes++

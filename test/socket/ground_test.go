@@ -96,7 +96,31 @@ func up(t *testing.T) *ground {
 		g.must(w.Start(agentConfig))
 		g.workers[name] = w
 	}
+	for name := range g.workers { // a pod's volume has the folder before its containers start
+		g.await(func() string {
+			if _, err := os.Stat(g.socket(name)); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
 	return g
+}
+
+// await waits until nothing is missing.
+func (g *ground) await(missing func() string) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for what := missing(); what != ""; what = missing() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			g.t.Fatalf("after %v: %s", patience, what)
+		}
+	}
 }
 
 func (g *ground) must(err error) {
@@ -203,17 +227,12 @@ func (g *ground) owner(address string) string {
 // becomes waits until the address is where it should be.
 func (g *ground) becomes(address, want string) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for g.owner(address) != want {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			g.t.Fatalf("%s is on %q after %v, want %q", address, g.owner(address), patience, want)
+	g.await(func() string {
+		if is := g.owner(address); is != want {
+			return fmt.Sprintf("%s is on %q, want %q", address, is, want)
 		}
-	}
+		return ""
+	})
 }
 
 // sidecar runs the real one in a pod, with the worker's socket and nothing else, and returns what ends it.
