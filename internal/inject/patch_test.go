@@ -265,3 +265,13 @@ func TestAGuaranteedPodStaysGuaranteed(t *testing.T) {
 		})
 	}
 }
+
+func TestAPodWithResourcesOfItsOwnSharesThem(t *testing.T) {
+	own := &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}}
+	i := injector(ViaEC2, cluster{})
+	i.Config.Resources.Requests = own.Limits
+	after := injected(t, i, pod(annotations{networks: "n6", AnnotationSync: "native"}, func(p *corev1.Pod) { p.Spec.Resources = own }))
+	if diff := cmp.Diff(corev1.ResourceRequirements{}, after.Spec.InitContainers[0].Resources); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -13,10 +13,15 @@ import (
 // guaranteedCPU is enough to start within a second; guaranteedMemory is for configurations that name none.
 const guaranteedCPU, guaranteedMemory = "100m", "64Mi"
 
-// resources keep a pod of the class Guaranteed in it: it would lose its exclusive CPUs otherwise.
+// resources keep a pod of the class Guaranteed in it: it would lose its exclusive CPUs otherwise. Where the pod as a whole has
+// resources, the container shares them: its own requests could exceed what the author left over, and the API refuse the pod.
 // https://kubernetes.io/docs/tasks/administer-cluster/cpu-management-policies/#static-policy
+// https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/
 func (c Config) resources(pod *corev1.Pod) corev1.ResourceRequirements {
-	if !guaranteed(pod) {
+	switch {
+	case pod.Spec.Resources != nil:
+		return corev1.ResourceRequirements{}
+	case !guaranteed(pod):
 		return c.Resources
 	}
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(guaranteedCPU), corev1.ResourceMemory: resource.MustParse(guaranteedMemory)}
@@ -34,9 +39,6 @@ func (c Config) resources(pod *corev1.Pod) corev1.ResourceRequirements {
 // guaranteed reports whether every container has a limit of CPU and memory, and requests no less.
 // https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/#guaranteed
 func guaranteed(pod *corev1.Pod) bool {
-	if pod.Spec.Resources != nil { // the pod's own resources decide, if it has them
-		return false
-	}
 	others := 0
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if ours(c.Name) {

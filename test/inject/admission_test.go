@@ -70,6 +70,7 @@ func TestAdmission(t *testing.T) {
 				{"pods of workloads", podsOfWorkloads},
 				{"what pods ask for", whatPodsAskFor},
 				{"refusals", refusals},
+				{"quality of service", classes},
 				{"the programs' own words", programsWords},
 				{"the injector's own pod", ownPod},
 				{"examples", examples},
@@ -186,6 +187,31 @@ func refusals(t *testing.T, c *cluster) {
 		got := c.create(t.Context(), tt.namespace, "", tt.pod)
 		if tt.says == "" && got.err != nil || tt.says != "" && (got.err == nil || !strings.Contains(got.err.Error(), tt.says) || !strings.Contains(got.err.Error(), `admission webhook "inject.multus-vpc.io" denied the request`)) {
 			t.Errorf("%s: %v, want %q", name, got.err, tt.says)
+		}
+	}
+}
+
+// classes: a pod keeps its quality of service, and one that has shared out all it has is still valid.
+func classes(t *testing.T, c *cluster) {
+	all := object{"cpu": "2", "memory": "1Gi"}
+	for name, tt := range map[string]struct {
+		change func(object)
+		want   string
+	}{
+		"guaranteed": {func(s object) { s["containers"].([]object)[0]["resources"] = object{"limits": all, "requests": all} }, "Guaranteed"},
+		"guaranteed as a whole": {func(s object) {
+			s["resources"] = object{"limits": all, "requests": all}
+			s["containers"].([]object)[0]["resources"] = object{"limits": all, "requests": all}
+		}, "Guaranteed"},
+		"burstable": {func(s object) { s["containers"].([]object)[0]["resources"] = object{"requests": all} }, "Burstable"},
+	} {
+		for _, mode := range []string{"init", "sidecar", "native"} {
+			got := c.create(t.Context(), "default", "?dryRun=All", bare(map[string]string{networks: "quiet", asks: mode}, tt.change))
+			if got.err != nil {
+				t.Errorf("%s, %s: %v", name, mode, got.err)
+			} else if class := got.pod["status"].(object)["qosClass"]; class != tt.want {
+				t.Errorf("%s, %s: the pod is %s", name, mode, class)
+			}
 		}
 	}
 }
