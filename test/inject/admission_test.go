@@ -74,6 +74,7 @@ func TestAdmission(t *testing.T) {
 				{"the programs' own words", programsWords},
 				{"the injector's own pod", ownPod},
 				{"examples", examples},
+				{"who writes second", func(t *testing.T, c *cluster) { whoWritesSecond(t, c, kubeconfig) }},
 				{"certificates of somebody else", func(t *testing.T, c *cluster) { certificatesOfAnother(t, c, kubeconfig) }},
 				{"the cluster's own pods", clustersOwn},
 				{"reinvocation", reinvocation},

@@ -167,34 +167,41 @@ func (c *cluster) create(ctx context.Context, namespace, query string, pod objec
 	if err != nil {
 		return created{err: err}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+"/api/v1/namespaces/"+namespace+"/pods"+query, bytes.NewReader(body))
+	var result created
+	result.pod, result.warnings, result.err = c.send(ctx, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods"+query, "application/json", body)
+	return result
+}
+
+// patch sends a JSON patch as the administrator.
+func (c *cluster) patch(path string, ops []object) error {
+	body, err := json.Marshal(ops)
+	if err == nil {
+		_, _, err = c.send(c.t.Context(), http.MethodPatch, path, "application/json-patch+json", body)
+	}
+	return err
+}
+
+// send is what the lab's client does, with warnings.
+func (c *cluster) send(ctx context.Context, method, path, contentType string, body []byte) (answer object, warnings []string, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, bytes.NewReader(body))
 	if err != nil {
-		return created{err: err}
+		return nil, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.Token)
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", contentType)
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return created{err: err}
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return created{err: err}
+		return nil, nil, err
 	}
-	result := created{warnings: resp.Header.Values("Warning")}
-	if resp.StatusCode >= http.StatusBadRequest {
-		var status struct {
-			Message string `json:"message"`
-		}
-		if err := json.Unmarshal(answer, &status); err != nil {
-			return created{err: err}
-		}
-		result.err = fmt.Errorf("%s: %s", resp.Status, status.Message)
-		return result
+	if err = json.Unmarshal(text, &answer); err == nil && resp.StatusCode >= http.StatusBadRequest {
+		err = fmt.Errorf("%s: %s", resp.Status, answer["message"])
 	}
-	result.err = json.Unmarshal(answer, &result.pod)
-	return result
+	return answer, resp.Header.Values("Warning"), err
 }
 
 // eventually waits for a condition.
