@@ -32,13 +32,13 @@ func parsed(t *testing.T, env map[string]string, args ...string) (options, error
 
 func TestFlagsComeBeforeTheEnvironment(t *testing.T) {
 	o, err := parsed(t, map[string]string{"MULTUS_VPC_IMAGE": "a:1", "MULTUS_VPC_VIA": "ec2", "POD_NAMESPACE": "infra", "MULTUS_VPC_LINGER": "9s"},
-		"--image=b:2", "--env=AWS_REGION=us-west-2, X=a=b", "--memory-limit=0", "--cpu-limit=200m")
+		"--image=b:2", "--env=AWS_REGION=us-west-2, NO_PROXY=10.0.0.0/8,.internal,X=a=b", "--memory-limit=0", "--cpu-limit=200m")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := inject.Config{
 		Image: "b:2", PullPolicy: corev1.PullIfNotPresent, Via: inject.ViaEC2, SyncDir: "/run/multus-vpc/sync",
-		Env:       []corev1.EnvVar{{Name: "AWS_REGION", Value: "us-west-2"}, {Name: "X", Value: "a=b"}},
+		Env:       []corev1.EnvVar{{Name: "AWS_REGION", Value: "us-west-2"}, {Name: "NO_PROXY", Value: "10.0.0.0/8,.internal"}, {Name: "X", Value: "a=b"}},
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")}, Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m")}},
 	}
 	if diff := cmp.Diff(want, o.inject); diff != "" {

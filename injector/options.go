@@ -150,17 +150,21 @@ func (r *reader) check(c inject.Config) {
 	}
 }
 
-// variables reads NAME=VALUE,….
+// variables reads NAME=VALUE,…. What follows a comma and has no name belongs to the value before, as in a NO_PROXY.
 func (r *reader) variables(name, text string) (env []corev1.EnvVar) {
 	for item := range strings.SplitSeq(text, ",") {
 		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		key, value, ok := strings.Cut(item, "=")
-		if !ok || key == "" {
+		key, value, named := strings.Cut(item, "=")
+		switch {
+		case named && key != "":
+			env = append(env, corev1.EnvVar{Name: key, Value: value})
+		case !named && len(env) > 0:
+			env[len(env)-1].Value += "," + item
+		default:
 			r.wrong(name, "%q is not of the form NAME=VALUE", item)
 		}
-		env = append(env, corev1.EnvVar{Name: key, Value: value})
 	}
 	return env
 }

@@ -113,14 +113,14 @@ func (i *Injector) withNetworks(ctx context.Context, namespace string, pod *core
 	}
 	var selected []network
 	for _, name := range slices.Sorted(maps.Keys(named)) {
-		annotations, ok, lookupErr := i.Cluster.NetworkAnnotations(ctx, named[name].Namespace, named[name].Name)
+		found, ok, lookupErr := i.Cluster.NetworkAnnotations(ctx, named[name].Namespace, named[name].Name)
 		if lookupErr != nil {
 			return Outcome{}, fmt.Errorf("read NetworkAttachmentDefinition %s: %w", name, lookupErr)
 		}
 		if !ok {
 			out.warn("there is no NetworkAttachmentDefinition %s", name)
 		}
-		selected = append(selected, network{name, annotations})
+		selected = append(selected, network{name, found})
 	}
 	wish, err := wanted(pod.Annotations, selected)
 	if err != nil {

@@ -102,7 +102,8 @@ func TestWanted(t *testing.T) {
 func TestWantedNamesAllThatIsWrong(t *testing.T) {
 	_, err := wanted(annotations{AnnotationSync: "always", AnnotationFloating: "10.10.1.1/24", AnnotationVia: "imds"}, []network{{"core/n6", annotations{AnnotationSync: "on"}}})
 	for _, says := range []string{
-		`NetworkAttachmentDefinition core/n6: annotation multus-vpc.io/sync: "on"`, AnnotationSync, `"always"`, "none, init, sidecar or native", AnnotationFloating, "10.10.1.0/24", AnnotationVia, `"imds"`, "agent or ec2"} {
+		`NetworkAttachmentDefinition core/n6: annotation multus-vpc.io/sync: "on"`, AnnotationSync, `"always"`, "none, init, sidecar or native", AnnotationFloating, "10.10.1.0/24", AnnotationVia, `"imds"`, "agent or ec2",
+	} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
 		}
@@ -255,7 +256,11 @@ func FuzzReview(f *testing.F) {
 		if len(out.Patch) == 0 {
 			return
 		}
-		again, err := i.Review(t.Context(), "default", apply(t, object, out.Patch))
+		after := apply(t, object, out.Patch)
+		if diff := cmp.Diff(others(t, object), others(t, after)); diff != "" {
+			t.Errorf("something else is changed: %s", diff)
+		}
+		again, err := i.Review(t.Context(), "default", after)
 		if err != nil || again.Refused != nil || len(again.Patch) > 0 {
 			t.Errorf("once more: %v, %+v", err, again)
 		}
@@ -263,4 +268,15 @@ func FuzzReview(f *testing.F) {
 			t.Error(diff)
 		}
 	})
+}
+
+// others is the pod without what is ours.
+func others(t *testing.T, object []byte) *corev1.Pod {
+	t.Helper()
+	var p corev1.Pod
+	if err := json.Unmarshal(object, &p); err != nil {
+		t.Fatal(err)
+	}
+	strip(&p)
+	return &p
 }

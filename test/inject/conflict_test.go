@@ -24,7 +24,7 @@ func whoWritesSecond(t *testing.T, c *cluster, kubeconfig string) {
 	data, version, err := secret.Load(t.Context())
 	c.must(err)
 	c.must(secret.Save(t.Context(), map[string][]byte{"note": []byte("first")}, version))
-	if err := secret.Save(t.Context(), map[string][]byte{"note": []byte("second")}, version); !errors.Is(err, kubeinject.ErrConflict) {
+	if err = secret.Save(t.Context(), map[string][]byte{"note": []byte("second")}, version); !errors.Is(err, kubeinject.ErrConflict) {
 		t.Errorf("a second write of one version: %v", err)
 	}
 	after, _, err := secret.Load(t.Context())
@@ -36,12 +36,12 @@ func whoWritesSecond(t *testing.T, c *cluster, kubeconfig string) {
 	bundle, version, err := configured.Bundle(t.Context())
 	c.must(err)
 	c.must(configured.Publish(t.Context(), append(bundle, '\n'), version))
-	if err := configured.Publish(t.Context(), nil, version); !errors.Is(err, kubeinject.ErrConflict) {
+	if err = configured.Publish(t.Context(), nil, version); !errors.Is(err, kubeinject.ErrConflict) {
 		t.Errorf("a second publication of one version: %v", err)
 	}
 	// The API server itself refuses it, should another replica write between our look and our patch.
 	stale := []object{{"op": "replace", "path": "/metadata/resourceVersion", "value": version}}
-	if err := c.patch(configuration, stale); err == nil || !strings.Contains(err.Error(), "409") {
+	if err = c.patch(configuration, stale); err == nil || !strings.Contains(err.Error(), "409") {
 		t.Errorf("a patch of a version that is not there any more: %v", err)
 	}
 
