@@ -191,7 +191,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 			return fmt.Errorf("subnet %s of %s: %w", i.SubnetID, i.ID, eni.ErrNotFound)
 		}
 		p := &iface{
-			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, recent: map[unit]time.Time{}, classes: map[string]*class{}, carried: map[unit]attachment.Netns{},
+			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, late: map[unit]bool{}, recent: map[unit]time.Time{}, classes: map[string]*class{}, carried: map[unit]attachment.Netns{},
 			wake: make(chan struct{}, 1),
 		}
 		if reader := readers[i.SubnetID]; reader != nil {

@@ -24,6 +24,7 @@ func (n *Node) janitor(ctx context.Context) {
 			n.buryAll()
 			n.reap()
 			n.retire()
+			n.recordLate()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
 		}
 		n.hasten()
@@ -38,6 +39,17 @@ func (n *Node) janitor(ctx context.Context) {
 			return
 		}
 		t.Stop()
+	}
+}
+
+// recordLate records what the ledger refused when it happened.
+func (n *Node) recordLate() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.ifaces {
+		if err := p.record(); err != nil {
+			n.log.Error("cannot record what became of addresses", "eni", p.id, "ips", names(slices.Collect(maps.Keys(p.late))), "error", err)
+		}
 	}
 }
 

@@ -197,6 +197,31 @@ func TestFullLedgerGivesNothingOut(t *testing.T) {
 	})
 }
 
+// TestLedgerCatchesUp: what happened while the ledger was full is in it when it has room again.
+func TestLedgerCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoWorkers)
+		n := w.worker("worker-1", func(c *pool.Config) { c.WarmIPTarget, c.MinimumIPTarget = 1, 1 })
+		defer n.stop()
+		var pods []attachment.Attachment
+		for _, id := range []string{"a", "b", "c", "d"} {
+			pods = append(pods, n.pod(id))
+			n.mustAdd(pods[len(pods)-1], any1())
+		}
+		for _, p := range pods {
+			n.del(p)
+		}
+		eventually(t, 5*time.Minute, "the cooldowns are over", func() bool { return n.count("cooling") == 0 })
+		n.book.setFull(true)
+		eventually(t, 5*time.Minute, "the surplus is given back", func() bool { return len(n.states()) == 1 })
+		if known := n.book.count("address/"); known <= 1 {
+			t.Fatalf("the ledger knows %d addresses: it was not full", known)
+		}
+		n.book.setFull(false)
+		eventually(t, n.cfg.ReconcileInterval+time.Second, "the ledger has caught up", func() bool { return n.book.count("address/") == 1 })
+	})
+}
+
 func TestTombstones(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, twoWorkers)

@@ -165,6 +165,7 @@ type iface struct {
 	gone           bool              // no longer attached
 
 	units   map[unit]*entry
+	late    map[unit]bool             // where they stand is not in the ledger yet: it was full
 	recent  map[unit]time.Time        // left us lately: reads may still show them here
 	carried map[unit]attachment.Netns // what a namespace carried at the start though it was in doubt
 	waiters []*waiter

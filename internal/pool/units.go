@@ -191,20 +191,37 @@ func stray(e *entry, next ownership.State, event ownership.Event) bool {
 	return e.state != ownership.None && e.state != ownership.Assigning && e.state != ownership.Unknown
 }
 
-// applyAll moves the units by the event and records where they came to stand.
+// applyAll moves the units by the event and records where they came to stand, and what could not be recorded before. When that
+// fails it has moved them all the same: the janitor tries again.
 func (p *iface) applyAll(us []unit, event ownership.Event) error {
-	var recs []Record
+	changed := false
 	for _, u := range us {
 		before := durable(p.state(u))
 		p.apply(u, event)
 		if durable(p.state(u)) != before {
-			recs = append(recs, p.unitRecord(u))
+			p.late[u], changed = true, true
 		}
+	}
+	if !changed {
+		return nil
+	}
+	return p.record()
+}
+
+// record records where the units stand that the ledger has not been told of. The caller holds n.mu.
+func (p *iface) record() error {
+	var recs []Record
+	for u := range p.late {
+		recs = append(recs, p.unitRecord(u))
 	}
 	if len(recs) == 0 {
 		return nil
 	}
-	return p.n.ports.Ledger.Put(recs...)
+	if err := p.n.ports.Ledger.Put(recs...); err != nil {
+		return err
+	}
+	clear(p.late)
+	return nil
 }
 
 func (p *iface) state(u unit) ownership.State {

@@ -262,6 +262,18 @@ func (b *book) Put(recs ...pool.Record) error {
 	return nil
 }
 
+// count counts the records whose key begins so.
+func (b *book) count(prefix string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key := range b.kept {
+		if strings.HasPrefix(key, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *book) setFull(full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
