@@ -275,3 +275,17 @@ func TestAPodWithResourcesOfItsOwnSharesThem(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func BenchmarkReview(b *testing.B) {
+	object, err := json.Marshal(pod(annotations{networks: "n6", AnnotationSync: "native"}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	i := injector(ViaAgent, cluster{})
+	b.ReportAllocs()
+	for b.Loop() {
+		if out, err := i.Review(b.Context(), "default", object); err != nil || len(out.Patch) == 0 {
+			b.Fatal(err)
+		}
+	}
+}
