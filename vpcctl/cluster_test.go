@@ -33,8 +33,8 @@ func TestScriptsWithACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
+		if closeErr := c.Close(); closeErr != nil {
+			t.Error(closeErr)
 		}
 	})
 	role, err := os.ReadFile("../examples/vpcctl-rbac.yaml")

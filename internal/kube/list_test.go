@@ -70,7 +70,7 @@ func (l *pager) reader(t *testing.T) *kube.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, config, 0o600); err != nil {
+	if err = os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, err := kube.NewReader(kube.Config{Kubeconfig: file, Context: "this", UserAgent: "vpcctl/test"})
@@ -91,9 +91,9 @@ func TestListsComeInPages(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		pager pager
-		want   int
-		pages  int
-		err    string
+		want  int
+		pages int
+		err   string
 	}{
 		"none":                     {pager{}, 0, 1, ""},
 		"a page":                   {pager{objects: somePods(500)}, 500, 1, ""},
@@ -146,7 +146,7 @@ func TestWhatIsReadOfObjects(t *testing.T) {
 		t.Errorf("pods (want, got):\n%s", diff)
 	}
 	bad := &pager{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n"}, "status": {"podIPs": [{"ip": "ten"}]}}`}}
-	if _, err := bad.reader(t).Pods(t.Context()); err == nil || !strings.Contains(err.Error(), `list pods: n/a: status.podIPs: ParseAddr("ten")`) {
+	if _, err = bad.reader(t).Pods(t.Context()); err == nil || !strings.Contains(err.Error(), `list pods: n/a: status.podIPs: ParseAddr("ten")`) {
 		t.Errorf("an address that is none: %v", err)
 	}
 	nodes := &pager{t: t, objects: []string{

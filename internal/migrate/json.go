@@ -125,7 +125,7 @@ func layOut(b *bytes.Buffer, raw json.RawMessage, indent string, open bool) erro
 		b.Write(line)
 		return nil
 	case raw[0] == '[':
-		if err := json.Unmarshal(raw, &elements); err != nil {
+		if err = json.Unmarshal(raw, &elements); err != nil {
 			return err
 		}
 		return block(b, "[", "]", indent, len(elements), func(i int, indent string) error { return layOut(b, elements[i], indent, false) })

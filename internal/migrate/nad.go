@@ -30,15 +30,7 @@ func Document(doc json.RawMessage, o Options) []Outcome {
 	}
 	kind, err := text(top, "", "kind")
 	if err == nil && (kind == "List" || kind == kindNAD+"List") {
-		items, err := array(top["items"], "items")
-		if err != nil {
-			return []Outcome{{Name: "a list", Err: err}}
-		}
-		var all []Outcome
-		for _, item := range items {
-			all = append(all, Document(item, o)...)
-		}
-		return all
+		return items(top["items"], o)
 	}
 	one := Outcome{Name: "a document"}
 	metadata, metadataErr := inner(top, "", "metadata")
@@ -57,6 +49,18 @@ func Document(doc json.RawMessage, o Options) []Outcome {
 	}
 	one.Object, one.Notes, one.Err = replace(top, metadata, name, o)
 	return []Outcome{one}
+}
+
+// items replaces each object of a list.
+func items(list json.RawMessage, o Options) (all []Outcome) {
+	found, err := array(list, "items")
+	if err != nil {
+		return []Outcome{{Name: "a list", Err: err}}
+	}
+	for _, item := range found {
+		all = append(all, Document(item, o)...)
+	}
+	return all
 }
 
 // replace makes the object with the other configuration, as it would be applied to a cluster.

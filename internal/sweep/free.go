@@ -136,17 +136,17 @@ func (s *Sweeper) free(ctx context.Context, id eni.ID, v6 bool, left []netip.Add
 
 // held are the addresses that the ENI has a moment after a change; none when it is gone.
 func (s *Sweeper) held(ctx context.Context, id eni.ID) (addrs []netip.Addr, err error) {
-	if err := pause(ctx, settleInterval); err != nil {
+	if err = pause(ctx, settleInterval); err != nil {
 		return nil, err
 	}
-	err = reading(ctx, func() error {
-		found, err := s.EC2.Interfaces(ctx, []eni.ID{id})
-		addrs = nil
-		for _, i := range found {
-			addrs = slices.Concat(addrs, i.Secondary, i.IPv6)
-		}
-		return err
+	var found []eni.Interface
+	err = reading(ctx, func() (readErr error) {
+		found, readErr = s.EC2.Interfaces(ctx, []eni.ID{id})
+		return readErr
 	})
+	for _, i := range found {
+		addrs = slices.Concat(addrs, i.Secondary, i.IPv6)
+	}
 	return addrs, err
 }
 

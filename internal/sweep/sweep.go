@@ -128,7 +128,7 @@ func (s *Sweeper) Run(ctx context.Context, o Options) (Report, error) {
 		return report, err
 	}
 	o.Tell(fmt.Sprintf("%d of %d addresses are orphans", report.Count(Orphan), len(report.Findings)))
-	if err := wait(ctx, o); err != nil {
+	if err = wait(ctx, o); err != nil {
 		return report, err
 	}
 	first := orphans(report)
@@ -166,9 +166,9 @@ func pause(ctx context.Context, d time.Duration) error {
 // gone in between.
 func (s *Sweeper) look(ctx context.Context, o Options) (Report, error) {
 	var v view
-	err := reading(ctx, func() (err error) {
-		v.interfaces, err = s.EC2.InterfacesTagged(ctx, eni.TagNoManage, "true", o.Subnets)
-		return err
+	err := reading(ctx, func() (readErr error) {
+		v.interfaces, readErr = s.EC2.InterfacesTagged(ctx, eni.TagNoManage, "true", o.Subnets)
+		return readErr
 	})
 	if err != nil {
 		return Report{}, err
@@ -181,9 +181,9 @@ func (s *Sweeper) look(ctx context.Context, o Options) (Report, error) {
 		if _, known := v.reservations[i.SubnetID]; known {
 			continue
 		}
-		err := reading(ctx, func() (err error) {
-			v.reservations[i.SubnetID], err = s.EC2.Reservations(ctx, i.SubnetID)
-			return err
+		err = reading(ctx, func() (readErr error) {
+			v.reservations[i.SubnetID], readErr = s.EC2.Reservations(ctx, i.SubnetID)
+			return readErr
 		})
 		if err != nil {
 			return Report{}, err

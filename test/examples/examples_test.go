@@ -44,9 +44,10 @@ type template struct {
 
 // notRestricted are the files whose pods the Pod Security level restricted does not admit, and why.
 var notRestricted = map[string]string{
-	"sidecar.yaml":       "volume \"multus-vpc-sync\" uses restricted volume type \"hostPath\"",
-	"floating-pair.yaml": "volume \"multus-vpc-sync\" uses restricted volume type \"hostPath\"",
-	"statefulset.yaml":   "allowPrivilegeEscalation != false",
+	"sidecar.yaml":          "volume \"multus-vpc-sync\" uses restricted volume type \"hostPath\"",
+	"floating-pair.yaml":    "must not include \"NET_ADMIN\"",
+	"floating-sidecar.yaml": "must not include \"NET_ADMIN\"",
+	"statefulset.yaml":      "allowPrivilegeEscalation != false",
 }
 
 // TestExamples applies all files. What a webhook would keep from being made comes before the files that define one.
@@ -118,12 +119,30 @@ func checkTemplate(t *testing.T, c *kubernetes.Cluster, networks map[string]bool
 	if why := notRestricted[filepath.Base(file)]; (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
 		t.Errorf("%s: a pod of %s %s under restricted: %v, want %q", file, o.Kind, o.Metadata.Name, err, why)
 	}
-	asked := o.Spec.Template.Metadata.Annotations["k8s.v1.cni.cncf.io/networks"]
-	for name := range strings.SplitSeq(asked, ",") {
-		if name = strings.TrimSpace(name); !networks[name] {
+	for _, name := range asked(t, o.Spec.Template.Metadata.Annotations["k8s.v1.cni.cncf.io/networks"]) {
+		if !networks[name] {
 			t.Errorf("%s: the pods of %s ask for network %q, which no example defines", file, o.Metadata.Name, name)
 		}
 	}
+}
+
+// asked are the networks of an annotation in either of its forms.
+func asked(t *testing.T, annotation string) (names []string) {
+	t.Helper()
+	if !strings.HasPrefix(annotation, "[") {
+		for name := range strings.SplitSeq(annotation, ",") {
+			names = append(names, strings.TrimSpace(name))
+		}
+		return names
+	}
+	var list []struct {
+		Name string `json:"name"`
+	}
+	must(t, json.Unmarshal([]byte(annotation), &list))
+	for _, n := range list {
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // TestVariablesAreThePrograms: each variable that an example gives a container of ours is one that it reads.

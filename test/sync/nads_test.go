@@ -76,6 +76,7 @@ var examples = map[string]example{
 	"by-subnet-tags.yaml":       {from: []string{"10.10.2.64/28"}, eni: 2},
 	"conflist-with-tuning.yaml": {from: []string{ofPool}},
 	"dual-stack.yaml":           {from: []string{ofPool, "2001:db8:10:1::1000/116"}},
+	"floating.yaml":             {from: []string{ofPool}},
 	"first-interface.yaml": {
 		metadata: func(int) any {
 			return object{"annotations": object{"v1.multus-cni.io/default-network": "kube-system/vpc-first"}}
