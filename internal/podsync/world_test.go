@@ -119,10 +119,14 @@ func (w *world) pod(worker string, change ...func(*podsync.Config)) *pod {
 	for _, c := range change {
 		c(&cfg)
 	}
-	calls := ec2eni.New(ec2eni.Config{SDK: w.client("AK"+worker, w.lab.EC2()), Log: slog.New(slog.DiscardHandler)})
-	metadata := metadata{imds.New(imds.Config{SDK: w.client("AK"+worker, w.lab.IMDS(worker))})}
-	p.Syncer = podsync.New(cfg, p, podsync.NewDirect(calls, metadata))
+	p.Syncer = podsync.New(cfg, p, w.direct(worker))
 	return p
+}
+
+// direct is a worker's way to EC2.
+func (w *world) direct(worker string) *podsync.Direct {
+	calls := ec2eni.New(ec2eni.Config{SDK: w.client("AK"+worker, w.lab.EC2()), Log: slog.New(slog.DiscardHandler)})
+	return podsync.NewDirect(calls, metadata{imds.New(imds.Config{SDK: w.client("AK"+worker, w.lab.IMDS(worker))})})
 }
 
 // metadata finds ENIs as the doors do where the instance metadata can be reached.

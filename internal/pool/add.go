@@ -343,6 +343,9 @@ func (w *waiter) granted(have *hold) error {
 // picks finds all that the waiter wants, or says that something is missing.
 func (p *iface) picks(w *waiter) ([]pick, bool) {
 	var got []pick
+	if w.renew { // EC2 is asked first
+		return nil, false
+	}
 	for _, a := range w.exact {
 		u := single(a)
 		via, delegated := p.prefixAround(a)

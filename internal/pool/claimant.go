@@ -18,7 +18,8 @@ import (
 // the pod's stead. Each claimed address is a hold of its own, keyed by the network namespace, the interface and the address. Claims
 // are about now: of two pods that want a floating address the later has it, so an address that is believed to be here already is
 // asked for once more when it appears anew, since another worker may have taken it without our knowledge. Only when it passes from
-// one pod to another on the ENI that shows it is EC2 left out, so that it has an owner all the time.
+// one pod to another on an ENI that the metadata shows it on is EC2 left out, so that it has an owner all the time. The metadata is a
+// few seconds behind: should another worker have taken it within these, that shows soon, and the address is left there.
 
 // ClaimResult is what became of one address of [Node.Claim].
 type ClaimResult struct {
@@ -67,6 +68,9 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 	}
 	p.serve()
 	p.hurry()
+	if soon := time.Now().Add(backoffBase); conflict == attachment.Reassign && p.w.resume.After(soon) {
+		p.w.resume = soon // a pod is unreachable until then; how often a pod may claim is bounded elsewhere
+	}
 	n.mu.Unlock()
 	poke(p.wake)
 	for _, w := range ws {
@@ -160,6 +164,7 @@ func (n *Node) contend(p *iface, h *hold, kept, shown bool, conflict attachment.
 	}
 	old := n.holder(a)
 	if old == nil {
+		w.renew = conflict == attachment.Reassign && p.elsewhere(single(a), shown)
 		return w, ClaimResult{}
 	}
 	mine := old.Netns.Same(h.Netns)
@@ -183,6 +188,20 @@ func (n *Node) contend(p *iface, h *hold, kept, shown bool, conflict attachment.
 	}
 	h.floats = h.floats || old.floats
 	return w, ClaimResult{}
+}
+
+// elsewhere reports whether an address that nobody has, and that is believed to be here or on its way, may have been taken by another
+// worker meanwhile. The caller holds n.mu.
+func (p *iface) elsewhere(u unit, shown bool) bool {
+	switch p.state(u) {
+	case ownership.None:
+		return false
+	case ownership.Assigning, ownership.Unknown:
+		return true
+	case ownership.Unassigning:
+		return !shown || !p.units[u].unsent
+	}
+	return !shown
 }
 
 // holder is the hold that has the address, of whatever state, on any of the worker's ENIs. The caller holds n.mu.
@@ -262,12 +281,7 @@ func (p *iface) renewed(w wish) {
 	}
 	if old == nil || old.eni != p.id || old.state == ownership.Lost { // the next read shows it
 		by.renew = false
-		if p.units[w.unit] == nil {
-			p.units[w.unit] = &entry{since: time.Now(), written: time.Now(), source: by.claim.source}
-			if err := p.applyAll([]unit{w.unit}, ownership.Assign); err != nil {
-				n.log.Error("cannot record an assign", "error", err)
-			}
-		}
+		p.expect(w)
 		return
 	}
 	if !slices.Contains(p.waiters, by) { // nobody waits for the answer any more
@@ -279,6 +293,23 @@ func (p *iface) renewed(w wish) {
 		return
 	}
 	by.done <- nil
+}
+
+// expect files that EC2 gave an address that nobody has: a read is to show it. The caller holds n.mu.
+func (p *iface) expect(w wish) {
+	e := p.units[w.unit]
+	switch p.state(w.unit) {
+	case ownership.None:
+		p.units[w.unit] = &entry{since: time.Now(), written: time.Now(), source: w.by.claim.source}
+		fallthrough
+	case ownership.Unknown:
+		if err := p.applyAll([]unit{w.unit}, ownership.Assign); err != nil {
+			p.n.log.Error("cannot record an assign", "error", err)
+		}
+	case ownership.Unassigning:
+		e.unsent = true // it was to be given back, or was before it was given anew
+	}
+	p.promised(w)
 }
 
 // promised files that EC2 said yes to an address that is not believed to be here yet. What a claim's address is moved from may

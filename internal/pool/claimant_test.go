@@ -208,6 +208,35 @@ func TestFloatingAddressMoves(t *testing.T) {
 	})(t)
 }
 
+// TestFloatingAddressMovesFasterThanReads: the address moves on before anybody was shown where it is.
+func TestFloatingAddressMovesFasterThanReads(t *testing.T) {
+	both(attachment.Reassign, func(t *testing.T, addr netip.Addr) {
+		inLab2(t, dual, func(t *testing.T, w *world, n1, n2 *node) {
+			pods := []*claimant{n1.claimant("a"), n2.claimant("b")}
+			var claims sync.WaitGroup
+			defer claims.Wait()
+			forget := func() {}
+			for i := range 40 {
+				to := pods[i%len(pods)]
+				ctx, cancel := context.WithCancel(context.Background())
+				forget() // as a syncer does when the address went
+				forget = cancel
+				for _, p := range pods {
+					p.netns.shed(p.path, addr)
+				}
+				to.netns.carry(to.path, addr)
+				claims.Go(func() { to.Claim(ctx, to.Claimant, []netip.Addr{addr}, attachment.Reassign) })
+				eventually(t, 5*time.Second, fmt.Sprintf("move %d to %s", i, to.name), func() bool { return w.owner(addr) == w.lab.ENIs[to.name][1] })
+			}
+			time.Sleep(20 * time.Second)
+			forget()
+			if w.owner(addr) != w.lab.ENIs["worker-2"][1] || n2.states()[addr] != "guest" {
+				t.Errorf("at the end it is on %s, and the second worker believes %q", w.owner(addr), n2.states()[addr])
+			}
+		})
+	})(t)
+}
+
 // TestHandOver: between two pods of one ENI an address passes without a call to EC2, and always has an owner, whether it is given up
 // first or not.
 func TestHandOver(t *testing.T) {

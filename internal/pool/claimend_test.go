@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
@@ -223,4 +225,39 @@ func TestHandOverOnAnOldWord(t *testing.T) {
 			}
 		})
 	})(t)
+}
+
+// TestWhatFloatsIsKeptWithTheAttachment: from ADD or registration to DEL, across restarts of the agent.
+func TestWhatFloatsIsKeptWithTheAttachment(t *testing.T) {
+	inLab(t, dual, func(t *testing.T, w *world, n *node) {
+		q := attachment.Query{Floating: ranges("10.10.1.195", "2001:db8:10:1:4000::/112")}
+		given, registered := n.pod("given"), n.pod("registered")
+		n.mustAdd(given, q)
+		n.mustAdd(n.pod("plain"), any1())
+		if _, err := n.Register(context.Background(), registered, q, []netip.Addr{netip.MustParseAddr("10.10.1.199")}, attachment.Never); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			var got []string
+			for _, f := range n.Floating() {
+				got = append(got, f.ContainerID)
+				if diff := cmp.Diff(q.Floating, f.Ranges, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", f.ContainerID, diff)
+				}
+			}
+			if diff := cmp.Diff([]string{"given", "registered"}, got); diff != "" {
+				t.Errorf("watched (-want +got):\n%s", diff)
+			}
+			n.crash()
+		}
+		<-n.Ready()
+		for len(n.FloatingChanged()) > 0 {
+			<-n.FloatingChanged()
+		}
+		n.del(given)
+		<-n.FloatingChanged()
+		if got := n.Floating(); len(got) != 1 || got[0].ContainerID != "registered" {
+			t.Errorf("after a DEL: %v", got)
+		}
+	})
 }

@@ -305,7 +305,7 @@ func (p *iface) sendUnassign(ctx context.Context, us []unit, again bool) {
 	p.answered(us)
 	event := ownership.ReplyLost
 	switch {
-	case err == nil:
+	case err == nil, len(us) == 1 && errors.Is(err, eni.ErrNotAssigned):
 		event = ownership.Unassigned
 	case errors.Is(err, eni.ErrThrottled) && !again: // the first time may have been done: only a read can tell
 		event = ownership.NotDone
@@ -313,12 +313,13 @@ func (p *iface) sendUnassign(ctx context.Context, us []unit, again bool) {
 	if lerr := p.applyAll(us, event); lerr != nil {
 		n.log.Error("cannot record an unassign", "error", lerr)
 	}
-	p.result(err)
 	n.log.Info("addresses given back", "eni", p.id, "ips", names(us), "outcome", outcome(err))
 	if errors.Is(err, eni.ErrNotAssigned) { // not here, though it takes a read to tell which of several
 		p.strays = append(p.strays, addrsOf(us)...)
 		poke(n.tick)
+		err = nil // nothing to wait for
 	}
+	p.result(err)
 	p.serve()
 	n.mu.Unlock()
 }
