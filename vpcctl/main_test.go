@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/sweep"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"vpcctl": main}) }
@@ -105,6 +108,34 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%s exits with %d, want %d", args[1], got, want)
+	}
+}
+
+// TestAdjoiningAddressesShareALine: of one ENI, one verdict and one reason.
+func TestAdjoiningAddressesShareALine(t *testing.T) {
+	t.Parallel()
+	var r sweep.Report
+	for _, f := range []struct{ address, eni, reason string }{
+		{"10.0.0.254", "eni-1", "stock"},
+		{"10.0.0.255", "eni-1", "stock"},
+		{"10.0.1.0", "eni-1", "stock"},
+		{"10.0.1.2", "eni-1", "stock"},
+		{"10.0.1.3", "eni-1", "pod a/b has it"},
+		{"10.0.1.4", "eni-2", "pod a/b has it"},
+	} {
+		r.Findings = append(r.Findings, sweep.Finding{Address: netip.MustParseAddr(f.address), ENI: eni.ID(f.eni), Instance: "i-1", Verdict: sweep.Kept, Reason: f.reason})
+	}
+	const want = `Addresses: 6 on 0 ENIs, against 0 pods
+  ADDRESS              ENI    WORKER  IS    WHY
+  10.0.0.254-10.0.1.0  eni-1  i-1     kept  stock
+  10.0.1.2             eni-1  i-1     kept  stock
+  10.0.1.3             eni-1  i-1     kept  pod a/b has it
+  10.0.1.4             eni-2  i-1     kept  pod a/b has it
+
+In all: kept 6
+`
+	if got := string(renderSweep(r, true, false)); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

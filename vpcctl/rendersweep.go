@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/sweep"
 )
 
@@ -17,9 +18,12 @@ func renderSweep(r sweep.Report, yes, colour bool) []byte {
 	p := &page{colour: colour}
 	p.title("Addresses: %d on %d ENIs, against %d pods", len(r.Findings), r.ENIs, r.Pods)
 	if len(r.Findings) > 0 {
-		rows := make([][]cell, len(r.Findings))
-		for i, f := range r.Findings {
-			rows[i] = append(cells(f.Address.String(), string(f.ENI), cmp.Or(f.Node, string(f.Instance))), verdict(f.Verdict), cell{f.Reason, plain})
+		var rows [][]cell
+		for found := r.Findings; len(found) > 0; {
+			f, n := found[0], adjoining(found)
+			addresses := attachment.Range{From: f.Address, To: found[n-1].Address}
+			rows = append(rows, append(cells(addresses.String(), string(f.ENI), cmp.Or(f.Node, string(f.Instance))), verdict(f.Verdict), cell{f.Reason, plain}))
+			found = found[n:]
 		}
 		p.table([]string{"ADDRESS", "ENI", "WORKER", "IS", "WHY"}, rows)
 	}
@@ -34,6 +38,20 @@ func renderSweep(r sweep.Report, yes, colour bool) []byte {
 		p.WriteString("hint: nothing was changed; --yes looks a second time and frees what still is an orphan\n")
 	}
 	return p.Bytes()
+}
+
+// adjoining says how many of the findings, from the first on, are about addresses that follow on one another on one ENI, and say the
+// same: an agent's stock would fill pages.
+func adjoining(found []sweep.Finding) int {
+	n := 1
+	for ; n < len(found); n++ {
+		last, next := found[n-1], found[n]
+		same := next.ENI == last.ENI && next.Verdict == last.Verdict && next.Reason == last.Reason
+		if !same || next.Address != last.Address.Next() {
+			break
+		}
+	}
+	return n
 }
 
 func verdict(v sweep.Verdict) cell {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 const (
@@ -39,7 +40,7 @@ var ErrNoAPI = errors.New("no access to a Kubernetes API is configured")
 
 // Config says how to reach the API: by Kubeconfig, or else as the service account of the pod that we run in.
 type Config struct {
-	// Kubeconfig is the path of one file; empty means the service account.
+	// Kubeconfig is the path of a file, or a list of them as in KUBECONFIG; empty means the service account.
 	Kubeconfig string
 	// Context of the Kubeconfig; empty means its current one.
 	Context string
@@ -108,20 +109,30 @@ func (cfg Config) access() (*rest.Config, error) {
 	}
 }
 
-// readKubeconfig uses a context of that one file, the current one without a name. Unlike the loaders for command lines it never falls back to
+// readKubeconfig uses a context of that file, the current one without a name. Unlike the loaders for command lines it never falls back to
 // the service account: who names a file means that file.
 func readKubeconfig(path, name string) (*rest.Config, error) {
-	file, err := clientcmd.LoadFromFile(path)
+	file, err := loadKubeconfig(filepath.SplitList(path))
 	if err != nil {
-		return nil, err
-	}
-	if err := clientcmd.ResolveLocalPaths(file); err != nil {
 		return nil, err
 	}
 	if name != "" {
 		file.CurrentContext = name
 	}
 	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
+}
+
+// loadKubeconfig reads one file, which must be there, or merges several as kubectl does, of which any may be absent.
+// https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
+func loadKubeconfig(files []string) (*clientcmdapi.Config, error) {
+	if len(files) > 1 {
+		return (&clientcmd.ClientConfigLoadingRules{Precedence: files}).Load()
+	}
+	file, err := clientcmd.LoadFromFile(files[0])
+	if err != nil {
+		return nil, err
+	}
+	return file, clientcmd.ResolveLocalPaths(file)
 }
 
 // serviceAccount is the access that every pod has, unless its author said automountServiceAccountToken: false. It is

@@ -166,6 +166,25 @@ func TestWhatIsReadOfObjects(t *testing.T) {
 	}
 }
 
+// TestKubeconfigsAreMerged: a list of files is what KUBECONFIG may be.
+func TestKubeconfigsAreMerged(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(&pager{t: t, objects: somePods(3)})
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	write(t, one, `{"apiVersion": "v1", "kind": "Config", "current-context": "this", "contexts": [{"name": "this", "context": {"cluster": "here"}}]}`)
+	write(t, two, `{"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "here", "cluster": {"server": "`+server.URL+`"}}]}`)
+	list := strings.Join([]string{one, filepath.Join(dir, "absent"), two}, string(filepath.ListSeparator))
+	r, err := kube.NewReader(kube.Config{Kubeconfig: list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pods, err := r.Pods(t.Context()); err != nil || len(pods) != 3 {
+		t.Errorf("%v, %v", pods, err)
+	}
+}
+
 func TestReaderNeedsAnAPI(t *testing.T) {
 	t.Parallel()
 	if _, err := kube.NewReader(kube.Config{}); err == nil || !strings.Contains(err.Error(), kube.ErrNoAPI.Error()) {
