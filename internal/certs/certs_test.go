@@ -23,7 +23,7 @@ const host = "multus-vpc-injector.multus-vpc.svc"
 
 // quick is a configuration that rotates everything within an hour.
 func quick() Config {
-	return Config{Hosts: []string{host}, AuthorityValidity: 60 * time.Minute, Validity: 15 * time.Minute, Delay: 2 * time.Minute, Interval: 30 * time.Second}
+	return Config{Hosts: []string{host}, AuthorityValidity: 60 * time.Minute, Validity: 15 * time.Minute, Delay: 3 * time.Minute, Interval: time.Minute}
 }
 
 // api is what the replicas see of a Kubernetes API: two objects with versions, and days on which it is away.
@@ -133,16 +133,16 @@ func TestNoCallFailsWhileEverythingIsRenewed(t *testing.T) {
 		a := &api{}
 		all, stop := replicas(t, cfg, a, 3)
 		defer stop()
-		const settled, life, every = 2 * time.Minute, 3 * time.Hour, 20 * time.Second
+		const settled, life, every = 3 * time.Minute, 130 * time.Minute, 25 * time.Second
 		time.Sleep(settled)
 		serials, bundles := map[string]bool{}, map[string]bool{}
 		random := rand.New(rand.NewPCG(1, 2))
 		for began := time.Now(); time.Since(began) < life; time.Sleep(every) {
 			a.mu.Lock()
-			switch n := random.IntN(200); {
+			switch n := random.IntN(150); {
 			case n == 0 && a.away == nil: // for some minutes at a time
 				a.away = errors.New("the API is away")
-			case n < 40:
+			case n < 30:
 				a.away = nil
 			}
 			a.mu.Unlock()
@@ -157,7 +157,7 @@ func TestNoCallFailsWhileEverythingIsRenewed(t *testing.T) {
 				}
 			}
 		}
-		if len(serials) < 15 || len(bundles) < 8 {
+		if len(serials) < 12 || len(bundles) < 6 {
 			t.Errorf("only %d certificates and %d bundles in %v: nothing was proved", len(serials), len(bundles), life)
 		}
 	})

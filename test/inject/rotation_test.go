@@ -42,7 +42,7 @@ func TestCertificatesRotateWithoutAFailedCall(t *testing.T) {
 	c := raise(t)
 	c.network("default", "quiet", nil)
 	kubeconfig, _ := c.asInjector()
-	short := []string{"--cert-interval=1s", "--cert-delay=4s", "--cert-validity=12s", "--authority-validity=24s"}
+	short := []string{"--cert-interval=1s", "--cert-delay=5s", "--cert-validity=15s", "--authority-validity=30s"}
 	one, two := c.start(kubeconfig, short...), c.start(kubeconfig, short...)
 	for _, r := range []*replica{one, two} {
 		eventually(t, "a replica is ready", r.ready)
@@ -72,7 +72,7 @@ func TestCertificatesRotateWithoutAFailedCall(t *testing.T) {
 	live := []*replica{one, two}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for began := time.Now(); seen.retired < 1 && time.Since(began) < time.Minute && !t.Failed(); <-tick.C {
+	for began := time.Now(); seen.retired < 1 && time.Since(began) < 2*time.Minute && !t.Failed(); <-tick.C {
 		for _, r := range live {
 			if err := seen.look(ctx, c, r.address); err != nil {
 				t.Errorf("after %v, with %d certificates and %d bundles seen: %v", time.Since(began), len(seen.serials), len(seen.bundles), err)
