@@ -87,6 +87,7 @@ func TestInitContainerSaysWhatWentWrong(t *testing.T) {
 		"IMDS out of reach":                   {noIMDS: true},
 		"IMDS out of reach, another worker":   {noIMDS: true, env: "MULTUS_VPC_NODE_ADDRESS=10.10.12.99", exit: ExitTimeout, says: []string{"no ENI with MAC", "on the worker 10.10.12.99"}, owners: map[string]string{"10.10.1.80": ""}},
 		"IMDS out of reach, and no Region":    {noIMDS: true, noRegion: true, exit: ExitFailed, says: []string{"set AWS_REGION"}, owners: map[string]string{"10.10.1.80": ""}},
+		"no agent behind the socket's folder": {env: "MULTUS_VPC_VIA=agent", exit: ExitTimeout, says: []string{"10.10.1.80", "no agent listens on /nowhere/sync.sock"}, owners: map[string]string{"10.10.1.80": ""}},
 		"no Region, which the metadata gives": {noRegion: true},
 	}
 	for name, tt := range tests {

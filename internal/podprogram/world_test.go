@@ -218,6 +218,7 @@ func (w *world) start(t *testing.T, name string, mode Mode, p *pod, env string) 
 	}
 	variables := map[string]string{
 		"MULTUS_VPC_NETWORKS": "n6", "MULTUS_VPC_NODE_ADDRESS": "10.10.12.11", "MULTUS_VPC_TERMINATION_LOG": r.dead,
+		"MULTUS_VPC_SYNC_SOCKET": "/nowhere/sync.sock",
 	}
 	if k, v, ok := strings.Cut(env, "="); ok {
 		variables[k] = v
