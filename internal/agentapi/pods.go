@@ -66,8 +66,8 @@ const (
 type PodServer struct {
 	// Path of the socket.
 	Path string
-	// PerNamespace is how many connections of one namespace are served at a time, what goes beyond is refused; 0 means
-	// [DefaultPerNamespace].
+	// PerNamespace is how many connections of one namespace are served at a time; as many wait, and what goes beyond is refused. 0
+	// means [DefaultPerNamespace].
 	PerNamespace int
 	// Log is told of connections that were not served; nil means nobody.
 	Log *slog.Logger
@@ -149,11 +149,15 @@ func (s *Server) serveCaller(ctx context.Context, conn net.Conn, callers *crowd,
 		s.refuse(conn, CodeInternal, fmt.Errorf("find the network namespace of the caller: %w", err))
 		return
 	}
-	if !callers.enter(ns) {
-		s.refuse(conn, CodeTryAgainLater, fmt.Errorf("this network namespace has %d connections to the agent already; try again", callers.limit))
+	leave, err := callers.enter(ctx, ns)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return // the client asks the next agent when nobody answers
+	case err != nil:
+		s.refuse(conn, CodeTryAgainLater, err)
 		return
 	}
-	defer callers.leave(ns)
+	defer leave()
 	s.serve(ctx, conn, podHandler{Caller{ns, conn}, h})
 }
 
@@ -170,37 +174,61 @@ func (p podHandler) Handle(ctx context.Context, req Request) Response {
 
 func (podHandler) Undelivered(Request, Response) {}
 
-// crowd counts connections by network namespace.
+// crowd has the connections of each network namespace take turns.
 type crowd struct {
 	limit int
 
 	mu  sync.Mutex
-	now map[attachment.Netns]int
+	now map[attachment.Netns]*queue
+}
+
+// queue are the connections of one namespace.
+type queue struct {
+	present int
+	turns   chan struct{} // has a value for each that is served
 }
 
 func newCrowd(limit int) *crowd {
 	if limit == 0 {
 		limit = DefaultPerNamespace
 	}
-	return &crowd{limit: limit, now: map[attachment.Netns]int{}}
+	return &crowd{limit: limit, now: map[attachment.Netns]*queue{}}
 }
 
-func (c *crowd) enter(ns attachment.Netns) bool {
+// enter waits for the turn of a connection, and returns what ends it. As many as are served may wait: a client's last connection is
+// still being closed here when its next one comes. What goes beyond is refused at once.
+func (c *crowd) enter(ctx context.Context, ns attachment.Netns) (leave func(), err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.now[ns] >= c.limit {
-		return false
+	q := c.now[ns]
+	if q == nil {
+		q = &queue{turns: make(chan struct{}, c.limit)}
+		c.now[ns] = q
 	}
-	c.now[ns]++
-	return true
-}
-
-func (c *crowd) leave(ns attachment.Netns) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.now[ns]--; c.now[ns] == 0 {
-		delete(c.now, ns)
+	if q.present == 2*c.limit {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("this network namespace has %d connections to the agent already; try again", q.present)
 	}
+	q.present++
+	c.mu.Unlock()
+	gone := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if q.present--; q.present == 0 {
+			delete(c.now, ns)
+		}
+	}
+	late := time.NewTimer(peerTimeout)
+	defer late.Stop()
+	select {
+	case q.turns <- struct{}{}:
+		return func() { <-q.turns; gone() }, nil
+	case <-late.C:
+		err = fmt.Errorf("%d connections of this network namespace are being served, and none has ended for %s; try again", c.limit, peerTimeout)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	gone()
+	return nil, err
 }
 
 // listenForPods makes the socket with mode 0666 in a directory of mode 0755, and removes whatever lies in its place: the agent that

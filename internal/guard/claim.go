@@ -18,7 +18,7 @@ import (
 // forbid that they are taken from other ENIs (conflict never), and cannot allow it.
 func (g *Guard) Claim(ctx context.Context, c Caller, ifName string, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
 	results := map[netip.Addr]Result{}
-	who, err := g.identify(ctx, "claim", c, ifName, addrs)
+	who, err := g.identify(ctx, g.claims, c, ifName, addrs)
 	if err != nil {
 		return all(results, addrs, err)
 	}
@@ -90,7 +90,7 @@ func all(results map[netip.Addr]Result, addrs []netip.Addr, err error) map[netip
 
 // Yield gives back what the caller claimed of the addresses. Its interface may have gone.
 func (g *Guard) Yield(ctx context.Context, c Caller, ifName string, addrs []netip.Addr) error {
-	if err := g.paces["yield"].wait(ctx, c.Netns()); err != nil {
+	if err := g.yields.wait(ctx, c.Netns()); err != nil {
 		return err
 	}
 	return g.ports.Node.Yield(ctx, attachment.Claimant{Netns: c.Netns(), IfName: ifName}, addrs)
@@ -98,7 +98,7 @@ func (g *Guard) Yield(ctx context.Context, c Caller, ifName string, addrs []neti
 
 // Standing says who has addresses that the caller carries.
 func (g *Guard) Standing(ctx context.Context, c Caller, ifName string, addrs []netip.Addr) (map[netip.Addr]attachment.Standing, error) {
-	who, err := g.identify(ctx, "standing", c, ifName, addrs)
+	who, err := g.identify(ctx, g.questions, c, ifName, addrs)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +118,11 @@ type claimant struct {
 }
 
 // identify finds the ENI of the caller's interface.
-func (g *Guard) identify(ctx context.Context, method string, c Caller, ifName string, addrs []netip.Addr) (claimant, error) {
+func (g *Guard) identify(ctx context.Context, pace *pacer, c Caller, ifName string, addrs []netip.Addr) (claimant, error) {
 	if len(addrs) > MaxAddresses {
 		return claimant{}, fmt.Errorf("%w: %d addresses at once are more than %d", ErrRefused, len(addrs), MaxAddresses)
 	}
-	if err := g.paces[method].wait(ctx, c.Netns()); err != nil {
+	if err := pace.wait(ctx, c.Netns()); err != nil {
 		return claimant{}, err
 	}
 	enis, err := g.ports.Node.ENIs(ctx)

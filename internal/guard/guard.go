@@ -22,9 +22,13 @@ import (
 const (
 	// MaxAddresses are how many addresses may be claimed.
 	MaxAddresses = 16
-	// interval and burst bound each of the methods: one a second, and a few at once for a pod that starts with several interfaces.
-	interval = time.Second
-	burst    = 5
+	// claimInterval and claimBurst bound claims, and questions to EC2 who has what: one a second, and a few at once for a pod that
+	// starts with several interfaces.
+	claimInterval = time.Second
+	claimBurst    = 5
+	// yieldInterval and yieldBurst bound what costs no EC2 call at that time.
+	yieldInterval = 50 * time.Millisecond
+	yieldBurst    = 2 * MaxAddresses
 )
 
 var (
@@ -125,14 +129,17 @@ type PodNetworks struct {
 
 // Guard answers pods. Make it with [New]; its methods may be called concurrently.
 type Guard struct {
-	cfg   Config
-	ports Ports
-	paces map[string]*pacer // by method
+	cfg                       Config
+	ports                     Ports
+	claims, yields, questions *pacer
 }
 
 // New makes a guard.
 func New(cfg Config, ports Ports) *Guard {
-	return &Guard{cfg: cfg, ports: ports, paces: map[string]*pacer{"claim": newPacer(), "yield": newPacer(), "standing": newPacer()}}
+	return &Guard{
+		cfg: cfg, ports: ports,
+		claims: newPacer(claimInterval, claimBurst), yields: newPacer(yieldInterval, yieldBurst), questions: newPacer(claimInterval, claimBurst),
+	}
 }
 
 // within reports whether one of the ranges contains the address.

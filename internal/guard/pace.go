@@ -15,13 +15,18 @@ import (
 
 // pacer lets each network namespace do something burst times at once, and once an interval in the long run.
 type pacer struct {
+	interval time.Duration
+	burst    time.Duration // in intervals
+
 	mu sync.Mutex
 	// at is when the next one would be due if there were no burst: the "theoretical arrival time" of the generic cell rate
 	// algorithm (ITU-T I.371), one number for each namespace.
 	at map[attachment.Netns]time.Time
 }
 
-func newPacer() *pacer { return &pacer{at: map[attachment.Netns]time.Time{}} }
+func newPacer(interval time.Duration, burst int) *pacer {
+	return &pacer{interval: interval, burst: time.Duration(burst), at: map[attachment.Netns]time.Time{}}
+}
 
 // forgetAbove is how many namespaces are remembered before those are forgotten that have not asked for a while.
 const forgetAbove = 64
@@ -37,9 +42,9 @@ func (p *pacer) wait(ctx context.Context, n attachment.Netns) error {
 	if at.Before(now) {
 		at = now
 	}
-	p.at[n] = at.Add(interval)
+	p.at[n] = at.Add(p.interval)
 	p.mu.Unlock()
-	pause := at.Sub(now) - (burst-1)*interval
+	pause := at.Sub(now) - (p.burst-1)*p.interval
 	if pause <= 0 {
 		return nil
 	}
@@ -49,6 +54,6 @@ func (p *pacer) wait(ctx context.Context, n attachment.Netns) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("this network namespace asks more than once a second: %w", context.Cause(ctx))
+		return fmt.Errorf("this network namespace asks too often: %w", context.Cause(ctx))
 	}
 }

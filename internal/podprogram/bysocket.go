@@ -23,8 +23,15 @@ const answerTimeout = 30 * time.Second
 // perCall is how many addresses the agent takes at once, and from one network namespace in all.
 const perCall = 16
 
-// bySocket asks the node agent, which decides what this pod may have, by the agent's own configuration.
-type bySocket struct{ client agentapi.Client }
+// bySocket asks the node agent, which decides what this pod may have, by the agent's own configuration. Make it with [newBySocket].
+type bySocket struct {
+	client agentapi.Client
+	lines  chan struct{} // has a value for each call under way: the agent refuses more than so many of one pod
+}
+
+func newBySocket(c agentapi.Client) bySocket {
+	return bySocket{c, make(chan struct{}, agentapi.DefaultPerNamespace)}
+}
 
 // Register implements [podsync.Registrar].
 func (s bySocket) Register(ctx context.Context, i attachment.Interface, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]podsync.Result {
@@ -102,6 +109,12 @@ func (s bySocket) call(ctx context.Context, method agentapi.Method, i attachment
 	req := agentapi.Request{Method: method, Interface: i.Name, OnConflict: conflict}
 	for _, a := range addrs {
 		req.Addresses = append(req.Addresses, netip.PrefixFrom(a, a.BitLen()))
+	}
+	select {
+	case s.lines <- struct{}{}:
+		defer func() { <-s.lines }()
+	case <-ctx.Done():
+		return agentapi.Response{}, context.Cause(ctx)
 	}
 	resp, err := s.client.Call(ctx, req)
 	if e, ok := errors.AsType[*agentapi.Error](err); ok {

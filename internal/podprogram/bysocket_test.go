@@ -115,7 +115,7 @@ func newAgent(t *testing.T) (a *agent, socket string) {
 func TestSocketMeansWhatTheAgentSays(t *testing.T) {
 	a, socket := newAgent(t)
 	a.serve(t, socket)
-	s := bySocket{agentapi.Client{Socket: socket, Timeout: time.Minute}}
+	s := newBySocket(agentapi.Client{Socket: socket, Timeout: time.Minute})
 	gateway, contested, throttled := netip.MustParseAddr("10.10.1.1"), netip.MustParseAddr("10.10.1.2"), netip.MustParseAddr("10.10.1.11")
 	got := s.Register(t.Context(), net1, []netip.Addr{first, second, gateway, contested, throttled}, attachment.Never)
 	for addr, want := range map[netip.Addr]struct {
@@ -151,7 +151,7 @@ func TestSocketMeansWhatTheAgentSays(t *testing.T) {
 func TestManyAddressesAreAskedForInParts(t *testing.T) {
 	a, socket := newAgent(t)
 	a.serve(t, socket)
-	s := bySocket{agentapi.Client{Socket: socket, Timeout: time.Minute}}
+	s := newBySocket(agentapi.Client{Socket: socket, Timeout: time.Minute})
 	var addrs []netip.Addr
 	for addr := netip.MustParseAddr("10.10.1.100"); len(addrs) < 20; addr = addr.Next() {
 		addrs = append(addrs, addr)
@@ -212,7 +212,7 @@ func TestAgentRestartLosesNothing(t *testing.T) {
 	cfg := podsync.DefaultConfig()
 	cfg.Grace, cfg.Changed = 0, func(r podsync.Report) { reports <- r }
 	pod := &thePod{up: make(chan struct{})}
-	s := podsync.New(cfg, pod, bySocket{agentapi.Client{Socket: socket, Timeout: time.Minute}})
+	s := podsync.New(cfg, pod, newBySocket(agentapi.Client{Socket: socket, Timeout: time.Minute}))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -278,5 +278,36 @@ func TestViaSaysWhoIsAsked(t *testing.T) {
 	}
 	if err := os.WriteFile(filepath.Join(mountedDir, "file"), nil, 0o600); err != nil || mounted(filepath.Join(mountedDir, "file", "sync.sock")) {
 		t.Errorf("a file is taken for a folder (%v)", err)
+	}
+}
+
+// TestManyInterfacesAtOnceAreAskedForInTurn: the agent serves four connections of a pod, and refuses more.
+func TestManyInterfacesAtOnceAreAskedForInTurn(t *testing.T) {
+	a, socket := newAgent(t)
+	a.serve(t, socket)
+	s := newBySocket(agentapi.Client{Socket: socket, Timeout: time.Minute})
+	var calls sync.WaitGroup
+	next := netip.MustParseAddr("10.10.1.100")
+	for range 40 {
+		addr := next
+		next = next.Next()
+		calls.Go(func() {
+			for _, r := range s.Register(t.Context(), net1, []netip.Addr{addr}, attachment.Never) {
+				if r.Err != nil {
+					t.Error(r.Err)
+				}
+			}
+		})
+	}
+	calls.Wait()
+	full := newBySocket(agentapi.Client{Socket: socket})
+	for range agentapi.DefaultPerNamespace {
+		full.lines <- struct{}{}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the pod ends")
+	cancel(gone)
+	if err := full.Release(ctx, net1, []netip.Addr{first}); !errors.Is(err, gone) {
+		t.Errorf("a call that waits for its turn: %v", err)
 	}
 }

@@ -115,7 +115,7 @@ func (p Program) registrar(ctx context.Context, o *options, m *metrics, log *slo
 	if o.via == ViaAgent || o.via == ViaAuto && mounted(o.socket) {
 		log.Info("the node agent registers this pod's addresses", "socket", o.socket)
 		o.sync.Grace = 0 // the agent has its own
-		return bySocket{agentapi.Client{Socket: o.socket, Timeout: answerTimeout}}, nil
+		return newBySocket(agentapi.Client{Socket: o.socket, Timeout: answerTimeout}), nil
 	}
 	// Only the agent knows whether a neighbour on this ENI carries a floating address that goes from here.
 	o.sync.KeepFloating = true
