@@ -4,6 +4,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -85,8 +86,8 @@ func claimKey(c attachment.Claimant, a netip.Addr) attachment.Key {
 	return attachment.Key{ContainerID: netnsName(c.Netns), IfName: c.IfName + "@" + a.String()}
 }
 
-// netnsName stands for a container that is known by its network namespace only.
-func netnsName(ns attachment.Netns) string { return fmt.Sprintf("netns-%d", max(ns.Cookie, ns.Inode)) }
+// netnsName stands for a container that is known by its network namespace only. Inode numbers are used again at once, cookies never.
+func netnsName(ns attachment.Netns) string { return fmt.Sprintf("netns-%d", cmp.Or(ns.Cookie, ns.Inode)) }
 
 // parent finds the ENI whose link the claimant's interface is a child of.
 func (n *Node) parent(ctx context.Context, c attachment.Claimant) (*iface, error) {

@@ -92,6 +92,19 @@ func inLab2(t *testing.T, yaml string, test func(*testing.T, *world, *node, *nod
 	})
 }
 
+// TestClaimIsKnownByTheCookie: the inode number of a dead pod's namespace is the next one's at once.
+func TestClaimIsKnownByTheCookie(t *testing.T) {
+	inLab2(t, dual, func(t *testing.T, _ *world, n1, _ *node) {
+		p := n1.claimant("a")
+		p.Netns.Inode = 4026532400
+		p.has(attachment.Never, float4)
+		want := attachment.Key{ContainerID: fmt.Sprint("netns-", p.Netns.Cookie), IfName: "net1@" + float4.String()}
+		if holds := n1.Status().Holds; len(holds) != 1 || holds[0].Key != want {
+			t.Errorf("holds %+v, want that of %s", holds, want)
+		}
+	})
+}
+
 // watch looks every 10 ms whether the addresses have an owner, until the returned function is called, which says how often one had
 // none.
 func (w *world) watch(addrs ...netip.Addr) (ownerless func() int) {
