@@ -62,7 +62,7 @@ wrong; 3 orphans were found and not freed (with --fail).`,
 	f := c.Flags()
 	f.BoolVar(&o.yes, "yes", false, "free the orphans, after a second look")
 	f.DurationVar(&o.wait, "wait", o.wait, "time between the two looks")
-	f.StringVar(&o.cluster, "cluster", "", "`name` of the EKS cluster: look at ENIs tagged with it, also at those that are on no instance any more")
+	f.StringVar(&o.cluster, "cluster", "", "`name` of the EKS cluster: look only at ENIs tagged with it, and also at those that are on no instance any more")
 	f.StringSliceVar(&o.subnets, "subnet", nil, "`IDs` of the subnets to look at")
 	f.StringSliceVar(&o.ranges, "range", nil, "`ranges` to look at, of which no pod takes addresses by itself: CIDRs, 10.10.1.80-10.10.1.99, addresses")
 	f.StringSliceVar(&o.keep, "keep", nil, "`ranges` of which nothing is freed")

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/netconf"
 )
 
@@ -25,6 +26,8 @@ type Options struct {
 	KeepIPAM bool
 	// ENI is the `eni` object to write, in JSON; empty means what the master's name is taken for.
 	ENI json.RawMessage
+	// Floating are ranges of addresses that move with the pod that carries them.
+	Floating []attachment.Range
 }
 
 // Result is the configuration that replaces another.
@@ -200,6 +203,9 @@ func (m *migration) plugin(o object, at string) (pairs, error) {
 	}
 	out = append(out, selector...)
 	out = append(out, m.settings(o, at)...)
+	if len(m.Floating) > 0 {
+		out = append(out, pair{"floating", m.Floating})
+	}
 	if m.KeepIPAM {
 		if ipamType == "" {
 			return nil, fmt.Errorf("%sipam.type: missing; without addresses there is nothing to register", at)

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/multus-vpc/multus-vpc/internal/cluster"
 )
 
 // Outcome is what came of one object of a file.
@@ -17,7 +19,11 @@ type Outcome struct {
 	Err    error // why it cannot be replaced
 }
 
-const kindNAD = "NetworkAttachmentDefinition"
+const (
+	kindNAD = "NetworkAttachmentDefinition"
+	// annotationSync asks the injector for a container in the network's pods.
+	annotationSync = "multus-vpc.io/sync"
+)
 
 // Document replaces a NetworkAttachmentDefinition, or each in a list of kubectl's. Of other kinds it says that they are left out.
 func Document(doc json.RawMessage, o Options) []Outcome {
@@ -76,6 +82,17 @@ func replace(top, metadata object, name string, o Options) (json.RawMessage, []s
 	if config == "" {
 		return nil, nil, errors.New("spec.config: missing; the configuration is a file on the workers, which is not seen here")
 	}
+	annotations, err := inner(metadata, "metadata.", "annotations")
+	if err != nil {
+		return nil, nil, err
+	}
+	floating, err := text(annotations, "metadata.annotations.", cluster.AnnotationFloating)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Floating, err = cluster.ParseRanges(floating); err != nil {
+		return nil, nil, fmt.Errorf("metadata.annotations.%s: %w", cluster.AnnotationFloating, err)
+	}
 	r, err := Config([]byte(config), name, o)
 	if err != nil {
 		return nil, nil, err
@@ -84,14 +101,19 @@ func replace(top, metadata object, name string, o Options) (json.RawMessage, []s
 		if spec["config"], err = encode(string(r.Config) + "\n"); err != nil {
 			return nil, nil, err
 		}
+		for _, gone := range []struct{ key, reason string }{
+			{annotationSync, "is not carried over: pods need no container of ours any more"},
+			{cluster.AnnotationFloating, `becomes the key "floating": the agent moves these addresses`},
+		} {
+			if annotations[gone.key] != nil {
+				r.Notes = append(r.Notes, fmt.Sprintf("metadata.annotations.%s: %s", gone.key, gone.reason))
+				delete(annotations, gone.key)
+			}
+		}
 	}
 	// What the API server wrote, and refuses or ignores in what is applied.
 	for _, key := range []string{"creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"} {
 		delete(metadata, key)
-	}
-	annotations, err := inner(metadata, "metadata.", "annotations")
-	if err != nil {
-		return nil, nil, err
 	}
 	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
 	if delete(metadata, "annotations"); len(annotations) > 0 {

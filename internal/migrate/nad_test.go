@@ -19,7 +19,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	nad := `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "n", "namespace": "multus", "labels": {"a": "b"},
-		"annotations": {"k8s.v1.cni.cncf.io/resourceName": "x/y", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+		"annotations": {"k8s.v1.cni.cncf.io/resourceName": "x/y", "multus-vpc.io/sync": "native", "multus-vpc.io/floating": "10.10.1.90, 10.10.1.96/31", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
 		"creationTimestamp": "2024-04-02T00:00:00Z", "generation": 1, "managedFields": [], "resourceVersion": "12", "uid": "u"}, "spec": {"config": ` + string(config) + `}}`
 	ours, err := json.Marshal(onENI1(`{"type": "vpcipam"}`))
 	if err != nil {
@@ -30,13 +30,15 @@ func TestDocument(t *testing.T) {
 		{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "file"}},
 		{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "mac", "namespace": "a"}, "spec": {"config": "{\"type\": \"macvlan\"}"}},
 		{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "ours"}, "spec": {"config": `+string(ours)+`}},
+		{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "odd", "annotations": {"multus-vpc.io/floating": "x"}}, "spec": {"config": "{}"}},
 		{"kind": 5}]}`), migrate.Options{})
 	want := []struct{ name, note, err string }{
-		{"multus/n", "pods that ask", ""},
+		{"multus/n", "metadata.annotations.multus-vpc.io/sync: is not carried over: pods need no container of ours any more\nmetadata.annotations.multus-vpc.io/floating: becomes the key \"floating\"", ""},
 		{"Pod p", "is no NetworkAttachmentDefinition, and left out", ""},
 		{"file", "", "spec.config: missing"},
 		{"a/mac", "", "type: macvlan"},
 		{"ours", "is for multus-vpc already", ""},
+		{"odd", "", "metadata.annotations.multus-vpc.io/floating: \"x\" is neither"},
 		{"a document", "", "kind: 5 is no string"},
 	}
 	if len(all) != len(want) {
@@ -60,7 +62,7 @@ func TestDocument(t *testing.T) {
 	if g, w := canonical(t, string(got.Metadata)), canonical(t, `{"name": "n", "namespace": "multus", "labels": {"a": "b"}, "annotations": {"k8s.v1.cni.cncf.io/resourceName": "x/y"}}`); g != w {
 		t.Errorf("metadata is\n%s\nwant\n%s", g, w)
 	}
-	if g, w := canonical(t, got.Spec.Config), canonical(t, onENI1(`{"type": "vpcipam"}`)); g != w || !strings.HasSuffix(got.Spec.Config, "}\n") {
+	if g, w := canonical(t, got.Spec.Config), canonical(t, strings.Replace(onENI1(`{"type": "vpcipam"}`), `"ipam"`, `"floating": ["10.10.1.90", "10.10.1.96-10.10.1.97"], "ipam"`, 1)); g != w || !strings.HasSuffix(got.Spec.Config, "}\n") {
 		t.Errorf("config is\n%q\nwant\n%s", got.Spec.Config, w)
 	}
 	for doc, want := range map[string]int{`null`: 0, `{}`: 0, `5`: 1, `{"kind": "List", "items": {}}`: 1, `{"kind": "NetworkAttachmentDefinitionList"}`: 0} {
