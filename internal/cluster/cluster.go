@@ -57,6 +57,7 @@ type Container struct {
 type Node struct {
 	Name     string
 	Instance eni.InstanceID // empty when the node does not say
+	Lost     bool           // its kubelet says that it is not ready, or has not been heard of
 }
 
 // InstanceOf reads a node's provider ID, "aws:///us-west-2a/i-0123456789abcdef0"; empty when it is no instance of EC2.

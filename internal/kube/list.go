@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -146,9 +147,26 @@ func podOf(u *unstructured.Unstructured) (cluster.Pod, error) {
 	return p, nil
 }
 
+// nodeFields is what is read of a node.
+type nodeFields struct {
+	Spec struct {
+		ProviderID string `json:"providerID"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []conditionFields `json:"conditions"`
+	} `json:"status"`
+}
+
+type conditionFields struct {
+	Type   string `json:"type"`
+	Status string `json:"status"`
+}
+
 func nodeOf(u *unstructured.Unstructured) (cluster.Node, error) {
-	id, _, err := unstructured.NestedString(u.Object, "spec", "providerID")
-	return cluster.Node{Name: u.GetName(), Instance: cluster.InstanceOf(id)}, err
+	var f nodeFields
+	err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &f)
+	lost := slices.ContainsFunc(f.Status.Conditions, func(c conditionFields) bool { return c.Type == "Ready" && c.Status != "True" })
+	return cluster.Node{Name: u.GetName(), Instance: cluster.InstanceOf(f.Spec.ProviderID), Lost: lost}, err
 }
 
 func networkOf(u *unstructured.Unstructured) (cluster.Network, error) {

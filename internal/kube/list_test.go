@@ -151,9 +151,11 @@ func TestWhatIsReadOfObjects(t *testing.T) {
 	}
 	nodes := &pager{t: t, objects: []string{
 		`{"metadata": {"name": "w"}, "spec": {"providerID": "aws:///us-west-2a/i-0123"}}`, `{"metadata": {"name": "x"}, "spec": {"providerID": "kind://docker/kind/i-0"}}`, `{"metadata": {"name": "y"}}`,
+		`{"metadata": {"name": "z"}, "status": {"conditions": [{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": "True"}]}}`,
+		`{"metadata": {"name": "lost"}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}`,
 	}}
 	found, err := nodes.reader(t).Nodes(t.Context())
-	if diff := cmp.Diff([]cluster.Node{{Name: "w", Instance: "i-0123"}, {Name: "x"}, {Name: "y"}}, found); err != nil || diff != "" {
+	if diff := cmp.Diff([]cluster.Node{{Name: "w", Instance: "i-0123"}, {Name: "x"}, {Name: "y"}, {Name: "z"}, {Name: "lost", Lost: true}}, found); err != nil || diff != "" {
 		t.Errorf("nodes: %v (want, got):\n%s", err, diff)
 	}
 	networks := &pager{t: t, objects: []string{`{"metadata": {"name": "a", "namespace": "n", "annotations": {"k": "v"}}, "spec": {"config": "{}"}}`, `{"metadata": {"name": "b", "namespace": "n"}}`}}

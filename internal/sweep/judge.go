@@ -44,6 +44,7 @@ type evidence struct {
 	ended        map[netip.Addr]string // pods that succeeded or failed
 	floating     []claim
 	nodes        map[eni.InstanceID]string
+	lost         map[string]bool
 	// unsettled, registering and unreadable say of nodes which pod on them is being set up, which registers addresses by
 	// itself, and what cannot be understood of one; "" is any node, for pods on a node that names no instance.
 	unsettled, registering, unreadable map[string]string
@@ -77,12 +78,12 @@ func (v view) judge(o Options) []Finding {
 func (v view) evidence(o Options) evidence {
 	e := evidence{
 		options: o, reservations: v.reservations, holders: map[netip.Addr]string{}, ended: map[netip.Addr]string{},
-		nodes: map[eni.InstanceID]string{}, unsettled: map[string]string{}, registering: map[string]string{}, unreadable: map[string]string{}, now: v.at,
+		nodes: map[eni.InstanceID]string{}, lost: map[string]bool{}, unsettled: map[string]string{}, registering: map[string]string{}, unreadable: map[string]string{}, now: v.at,
 	}
 	named := map[string]bool{}
 	for _, n := range v.nodes {
 		if n.Instance != "" {
-			e.nodes[n.Instance], named[n.Name] = n.Name, true
+			e.nodes[n.Instance], named[n.Name], e.lost[n.Name] = n.Name, true, n.Lost
 		}
 	}
 	for _, n := range v.networks {
@@ -160,6 +161,8 @@ func (e *evidence) keep(i eni.Interface, a netip.Addr) string {
 		return ""
 	case !known:
 		return fmt.Sprintf("%s is no node of this cluster", i.InstanceID)
+	case e.lost[node]:
+		return "its worker is not ready, and what runs there is not known"
 	}
 	if reason := e.stock(i, a); reason != "" {
 		return reason

@@ -88,6 +88,7 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 	for name, tc := range map[string]struct {
 		pods     []cluster.Pod
 		networks []cluster.Network
+		lost     string // a node
 		options  sweep.Options
 		want     []string // about the addresses that the case is about
 	}{
@@ -137,6 +138,8 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 			p.Annotations[cluster.AnnotationFloating] = "10.10.1.9-10.10.1.8"
 		})}, want: kept("pod default/p: floating addresses: ")},
 		"a network that is no JSON":              {networks: []cluster.Network{network("{")}, want: kept("may be an agent's stock: network default/n has EC2 choose")},
+		"a worker that is cut off":               {lost: "node-1", want: kept("its worker is not ready, and what runs there is not known")},
+		"another that is cut off":                {lost: "node-2", want: []string{"10.10.1.80 orphan"}},
 		"--keep":                                 {options: sweep.Options{Keep: ranges("10.10.1.80/31")}, want: kept("--keep says so")},
 		"no reservation, and pools":              {networks: []cluster.Network{network(usesPool)}, want: []string{"10.10.1.80 orphan"}},
 		"no reservation, and EC2 chooses":        {networks: []cluster.Network{network(`{"ipam": {"type": "vpcipam", "source": "subnet"}}`)}, want: kept("may be an agent's stock: network default/n has EC2 choose")},
@@ -156,6 +159,9 @@ func TestWhatPodsMayHaveIsKept(t *testing.T) {
 			t.Parallel()
 			inWorld(t, "", func(t *testing.T, w *world) {
 				w.api.pods, w.api.networks = tc.pods, tc.networks
+				for i, n := range w.api.nodes {
+					w.api.nodes[i].Lost = n.Name == tc.lost
+				}
 				r, err := w.run(tc.options)
 				if err != nil {
 					t.Fatal(err)
