@@ -121,7 +121,10 @@ var table = []row{
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
 
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
+	{path: "internal/lab/asgapi", floor: lab},
+	{path: "internal/lab/autoscaling", floor: lab},
 	{path: "internal/lab/ec2api", floor: lab},
+	{path: "internal/lab/events", floor: lab},
 	{path: "internal/lab/fabric", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, nftables, sys}},
 	{path: "internal/lab/front", floor: lab, libraries: []string{rate}},
 	{path: "internal/lab/kubernetes", floor: lab, libraries: []string{sys, yaml}},

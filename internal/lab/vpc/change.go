@@ -64,6 +64,7 @@ func (c *Cloud) announce(now time.Time) {
 	c.moments = slices.DeleteFunc(append(c.moments, now), func(t time.Time) bool { return t.Before(horizon) })
 	if c.sweeps++; c.sweeps%256 == 0 {
 		c.enis.prune(horizon)
+		c.templates.prune(horizon)
 		c.instances.prune(horizon)
 		c.reservations.prune(horizon)
 		c.subnets.prune(horizon)

@@ -93,6 +93,7 @@ type RunInstancesInput struct {
 	Interfaces    []InterfaceSpec // instead of SubnetID, Groups and AddressRequest
 	Tags          map[string]string
 	InterfaceTags map[string]string
+	Metadata      MetadataOptions
 	ClientToken   string
 	AddressRequest
 }

@@ -35,7 +35,7 @@ func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, f
 			i := Instance{
 				ID: tx.newID("i"), ReservationID: out.ReservationID, Type: t.Name, ImageID: in.ImageID, State: StateRunning,
 				LaunchIndex: index, LaunchTime: tx.stamp(), ClientToken: in.ClientToken, OwnerID: tx.cfg.AccountID,
-				Tags: maps.Clone(in.Tags),
+				Metadata: in.Metadata, Tags: maps.Clone(in.Tags),
 			}
 			i, enis, err := tx.launch(i, t, specs)
 			if err != nil {

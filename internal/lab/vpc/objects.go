@@ -72,6 +72,7 @@ type Instance struct {
 	TerminatedAt  time.Time
 	ClientToken   string
 	OwnerID       string
+	Metadata      MetadataOptions
 	Tags          map[string]string
 }
 

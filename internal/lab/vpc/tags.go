@@ -20,17 +20,21 @@ func (c *Cloud) CreateTags(now time.Time, ids []string, tags map[string]string) 
 		if old == nil {
 			old = map[string]string{}
 		}
+		if err := CheckTags(tags); err != nil {
+			return nil, err
+		}
 		maps.Copy(old, tags)
-		return old, CheckTags(old)
+		return old, checkTagCount(old)
 	})
 }
 
-// DeleteTags removes the selected tags from resources, or every tag without selectors. A tag that is not there is no
-// error. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteTags.html
+// DeleteTags removes the selected tags from resources, or every tag that is the user's without selectors. A tag that is
+// not there is no error. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteTags.html
 func (c *Cloud) DeleteTags(now time.Time, ids []string, tags []TagSelector) error {
 	return c.retag(now, ids, func(old map[string]string) (map[string]string, error) {
 		if len(tags) == 0 {
-			return nil, nil
+			maps.DeleteFunc(old, func(k, _ string) bool { return !reservedTag(k) })
+			return old, nil
 		}
 		for _, t := range tags {
 			if v, ok := old[t.Key]; ok && (t.Value == nil || *t.Value == v) {
@@ -44,8 +48,8 @@ func (c *Cloud) DeleteTags(now time.Time, ids []string, tags []TagSelector) erro
 // CheckTags refuses tags that EC2 refuses.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions; unverified: the wordings.
 func CheckTags(tags map[string]string) error {
-	if len(tags) > maxTags {
-		return Errorf("TagLimitExceeded", "The maximum number of tags for a resource is %d", maxTags)
+	if err := checkTagCount(tags); err != nil {
+		return err
 	}
 	for k, v := range tags {
 		switch {
@@ -53,12 +57,29 @@ func CheckTags(tags map[string]string) error {
 			return InvalidValue("Tag key '%s' must be between 1 and 127 characters long", k)
 		case len([]rune(v)) > 255:
 			return InvalidValue("Tag value of '%s' exceeds the maximum length of 255 characters", k)
-		case strings.HasPrefix(strings.ToLower(k), "aws:"):
+		case reservedTag(k):
 			return InvalidValue("Tag keys starting with 'aws:' are reserved for internal use")
 		}
 	}
 	return nil
 }
+
+// checkTagCount refuses more tags than a resource can have; those that AWS sets do not count.
+func checkTagCount(tags map[string]string) error {
+	n := 0
+	for k := range tags {
+		if !reservedTag(k) {
+			n++
+		}
+	}
+	if n > maxTags {
+		return Errorf("TagLimitExceeded", "The maximum number of tags for a resource is %d", maxTags)
+	}
+	return nil
+}
+
+// reservedTag reports whether only AWS sets tags of that key.
+func reservedTag(key string) bool { return strings.HasPrefix(strings.ToLower(key), "aws:") }
 
 // retag gives each resource the tags that f makes of a copy of its tags.
 func (c *Cloud) retag(now time.Time, ids []string, f func(map[string]string) (map[string]string, error)) error {

@@ -84,6 +84,7 @@ type Cloud struct {
 	reservations store[Reservation]
 	instances    store[Instance]
 	enis         store[ENI]
+	templates    store[LaunchTemplate]
 
 	spaces map[string]*space // by subnet: who holds which address now
 	tokens map[string]replay // by action and client token
