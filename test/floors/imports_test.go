@@ -65,6 +65,7 @@ const (
 	rate         = "golang.org/x/time/rate"
 	sys          = "golang.org/x/sys/unix"
 	yaml         = "sigs.k8s.io/yaml"
+	yamlNodes    = "go.yaml.in/yaml/v3"
 )
 
 // row says what one package is. libraries are the modules, or parts of them, that it may import itself; one that it no
@@ -123,6 +124,7 @@ var table = []row{
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
 	{path: "internal/lab/asgapi", floor: lab},
 	{path: "internal/lab/autoscaling", floor: lab},
+	{path: "internal/lab/cloudformation", floor: lab, libraries: []string{yamlNodes}},
 	{path: "internal/lab/ec2api", floor: lab},
 	{path: "internal/lab/events", floor: lab},
 	{path: "internal/lab/fabric", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, nftables, sys}},
@@ -140,6 +142,8 @@ var table = []row{
 	{path: "test/awscli", floor: tests},
 	{path: "test/bench", floor: tests, libraries: []string{errgroup, sys}, also: []floor{tests}},
 	{path: "test/bench/idle", floor: tests},
+	{path: "test/cfn", floor: tests},
+	{path: "test/cfn/refresh", floor: tests},
 	{path: "test/chaos", floor: tests},
 	{path: "test/conformance", floor: tests, libraries: []string{cni, cniPlugins, errgroup, netlink, sys}, also: []floor{tests}},
 	{path: "test/docs", floor: tests},

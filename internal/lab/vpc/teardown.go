@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package vpc
+
+import "time"
+
+// RemoveSubnet deletes a subnet that nothing is in, without going through the API.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSubnet.html
+func (c *Cloud) RemoveSubnet(now time.Time, id string) error {
+	return c.change(now, func(tx *change) error {
+		if _, ok := tx.subnets.newest(id); !ok {
+			return errSubnetNotFound(id)
+		}
+		for e := range tx.each() {
+			if e.SubnetID == id {
+				return errDependency("subnet", id)
+			}
+		}
+		for _, r := range tx.reservations.all() {
+			if r.SubnetID == id {
+				return errDependency("subnet", id) // unverified: EC2 may delete the reservations with the subnet
+			}
+		}
+		tx.commit = append(tx.commit, func() {
+			tx.subnets.remove(tx.now, id)
+			delete(tx.spaces, id)
+		})
+		return nil
+	})
+}
+
+// RemoveVPC deletes a VPC without subnets, without going through the API.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpc.html
+func (c *Cloud) RemoveVPC(now time.Time, id string) error {
+	return c.change(now, func(tx *change) error {
+		if _, ok := tx.vpcs.newest(id); !ok {
+			return errVPCNotFound(id)
+		}
+		for _, s := range tx.subnets.all() {
+			if s.VPCID == id {
+				return errDependency("vpc", id)
+			}
+		}
+		tx.commit = append(tx.commit, func() { tx.vpcs.remove(tx.now, id) })
+		return nil
+	})
+}
+
+// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html (DependencyViolation)
+func errDependency(kind, id string) *APIError {
+	return Errorf("DependencyViolation", "The %s '%s' has dependencies and cannot be deleted.", kind, id)
+}
