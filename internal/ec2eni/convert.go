@@ -48,7 +48,10 @@ func interfaceOf(n types.NetworkInterface) (eni.Interface, error) {
 
 func subnetOf(s types.Subnet) (eni.Subnet, error) {
 	p := parser{of: aws.ToString(s.SubnetId)}
-	subnet := eni.Subnet{ID: eni.SubnetID(p.of), AZ: aws.ToString(s.AvailabilityZone), Tags: tagsOf(s.Tags)}
+	subnet := eni.Subnet{
+		ID: eni.SubnetID(p.of), VPC: eni.VPCID(aws.ToString(s.VpcId)), AZ: aws.ToString(s.AvailabilityZone),
+		Available: int(aws.ToInt32(s.AvailableIpAddressCount)), Tags: tagsOf(s.Tags),
+	}
 	if aws.ToString(s.CidrBlock) != "" { // absent in an IPv6-only subnet
 		subnet.IPv4 = p.prefix(s.CidrBlock)
 	}

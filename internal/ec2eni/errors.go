@@ -33,6 +33,14 @@ func sentinelOf(code, message string) error {
 		return eni.ErrUnauthorized
 	case "InvalidIPAddress.InUse": // CreateNetworkInterface
 		return &eni.InUseError{}
+	case "IdempotentParameterMismatch":
+		return eni.ErrTokenUsed
+	case "AttachmentLimitExceeded":
+		return eni.ErrInstanceFull
+	case "IncorrectState", "IncorrectInstanceState":
+		return eni.ErrNotReady
+	case "InvalidNetworkInterface.InUse":
+		return eni.ErrInUse
 	case "Resource.AlreadyAssigned":
 		return &eni.InUseError{Addrs: bracketed(message)}
 	case "InvalidParameterValue":
@@ -61,6 +69,13 @@ func sentinelOfMessage(message string) error {
 	// https://github.com/ansible/ansible/blob/stable-2.9/lib/ansible/modules/cloud/amazon/ec2_eni.py
 	case strings.Contains(message, "move is not allowed"):
 		return &eni.InUseError{Addrs: bracketed(message)}
+	// "Instance 'i-…' already has an interface attached at device index '1'."
+	// https://github.com/hashicorp/terraform-provider-aws/pull/906
+	case strings.Contains(message, "already has an interface attached at device index"):
+		return eni.ErrIndexTaken
+	// "Network interface 'eni-…' is currently in use.", https://github.com/gruntwork-io/cloud-nuke/issues/431
+	case strings.HasPrefix(message, "Network interface") && strings.Contains(message, "is currently in use"):
+		return eni.ErrInUse
 	// Unverified: nobody has published what AssignIpv6Addresses says of an address that is taken. These are the words of
 	// CreateNetworkInterface and RunInstances: https://github.com/aws/aws-cli/issues/7178.
 	case strings.Contains(message, "already assigned"), strings.Contains(message, "already in use"), strings.Contains(message, "is in use"):
@@ -101,14 +116,30 @@ func classify(err error, write, sent bool) error {
 		if sentinel := sentinelOf(api.ErrorCode(), api.ErrorMessage()); sentinel != nil {
 			return fmt.Errorf("%w: %w", sentinel, err)
 		}
-		if !write || !isServerFault(api.ErrorCode(), err) {
-			return err // EC2 refused it
+		broken := isServerFault(api.ErrorCode(), err)
+		if !broken && !expired(api.ErrorCode()) {
+			return &refusedError{err}
+		}
+		if !write || !broken {
+			return err
 		}
 	}
 	if write && sent && !isDial(err) {
 		return fmt.Errorf("%w: %w", eni.ErrOutcomeUnknown, err)
 	}
 	return err
+}
+
+// refusedError is EC2's no without a sentinel of ours for the reason. Its text is EC2's.
+type refusedError struct{ error }
+
+func (e *refusedError) Is(target error) bool { return target == eni.ErrRefused }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// expired reports whether the same request with newer credentials, or at once, could succeed.
+func expired(code string) bool {
+	return code == "ExpiredToken" || code == "RequestExpired" || code == "ExpiredTokenException"
 }
 
 // isServerFault reports whether the answer says that EC2 broke, which it may have done before or after the change.

@@ -54,10 +54,11 @@ func TestSubnets(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.SortFunc(got, func(a, b eni.Subnet) int { return cmp.Compare(b.Tags["Name"], a.Tags["Name"]) })
+	network := eni.VPCID(w.VPC)
 	wantEqual(t, []eni.Subnet{
-		{ID: ids[0], AZ: "us-west-2a", IPv4: netip.MustParsePrefix("10.10.12.0/24"), Tags: map[string]string{"Name": "primary", "tier": "nodes"}},
+		{ID: ids[0], VPC: network, Available: 249, AZ: "us-west-2a", IPv4: netip.MustParsePrefix("10.10.12.0/24"), Tags: map[string]string{"Name": "primary", "tier": "nodes"}},
 		{
-			ID: ids[1], AZ: "us-west-2a", IPv4: netip.MustParsePrefix("10.10.1.0/24"),
+			ID: ids[1], VPC: network, Available: 246, AZ: "us-west-2a", IPv4: netip.MustParsePrefix("10.10.1.0/24"),
 			IPv6: []netip.Prefix{netip.MustParsePrefix("2001:db8:0:101::/64")}, Tags: map[string]string{"Name": "multus"},
 		},
 	}, got)

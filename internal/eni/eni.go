@@ -51,10 +51,13 @@ func (i Interface) Holds(addr netip.Addr) bool {
 // Subnet is a VPC subnet.
 type Subnet struct {
 	ID   SubnetID
+	VPC  VPCID
 	AZ   string // availability zone name, "us-west-2a"
 	IPv4 netip.Prefix
 	IPv6 []netip.Prefix
-	Tags map[string]string
+	// Available is how many IPv4 addresses are not in use, those inside of reservations included.
+	Available int
+	Tags      map[string]string
 }
 
 // ReservationType is how EC2 uses a reservation: "explicit" addresses are assigned only when named, "prefix" is where

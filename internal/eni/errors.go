@@ -30,6 +30,19 @@ var (
 	ErrNotAssigned = errors.New("address not assigned to the ENI")
 	// ErrUnauthorized: the IAM role may not make the call.
 	ErrUnauthorized = errors.New("not authorised by IAM")
+	// ErrTokenUsed: the client token belongs to a request that was not the same, or to what was deleted since
+	// (IdempotentParameterMismatch).
+	ErrTokenUsed = errors.New("client token used before")
+	// ErrIndexTaken: another ENI is attached at the device index.
+	ErrIndexTaken = errors.New("device index taken")
+	// ErrInstanceFull: the instance, or the network card, has as many ENIs as its type allows (AttachmentLimitExceeded).
+	ErrInstanceFull = errors.New("ENI slots of the instance full")
+	// ErrInUse: the ENI is attached, so it can be neither attached nor deleted.
+	ErrInUse = errors.New("ENI is attached")
+	// ErrNotReady: the instance or the ENI is not yet, or no longer, in a state that allows the call (IncorrectState).
+	ErrNotReady = errors.New("not in a state for it")
+	// ErrRefused: EC2 answered and said no, and none of the others is the reason.
+	ErrRefused = errors.New("refused by EC2")
 	// ErrOutcomeUnknown: the request may have taken effect (timeout, lost reply, 5xx). Read back before acting.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 )

@@ -108,6 +108,7 @@ var table = []row{
 	{path: "internal/podsync", floor: flows},
 	{path: "internal/migrate", floor: flows},
 	{path: "internal/sweep", floor: flows},
+	{path: "internal/workereni", floor: flows},
 
 	{path: "internal/podprogram", floor: frame, libraries: []string{awsSDK, prometheus}},
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}, also: []floor{frame}}, // for plugins/internal/process

@@ -22,6 +22,7 @@ func actions() map[string]action {
 		"TerminateInstances":                handle(terminateInstances),
 		"DescribeInstanceTypes":             handle(describeInstanceTypes),
 		"DescribeVpcs":                      handle(describeVPCs),
+		"DescribeSecurityGroups":            handle(describeSecurityGroups),
 		"DescribeSubnets":                   handle(describeSubnets),
 		"CreateSubnetCidrReservation":       handle(createSubnetCIDRReservation),
 		"GetSubnetCidrReservations":         handle(getSubnetCIDRReservations),

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -21,8 +22,9 @@ import (
 func TestAnENILivesFromCreationToDeletion(t *testing.T) {
 	l := newLab(t, vpc.Config{})
 	ctx := t.Context()
+	group := must(l.AddSecurityGroup(time.Time{}, vpc.SecurityGroupSetup{VPCID: l.multus.VPCID, Name: "pods"}))(t)
 	out := must(l.client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{
-		SubnetId: &l.multus.ID, Description: aws.String("pods"), Groups: []string{"sg-1"},
+		SubnetId: &l.multus.ID, Description: aws.String("pods"), Groups: []string{group.ID},
 		PrivateIpAddresses: []types.PrivateIpAddressSpecification{
 			{PrivateIpAddress: aws.String("10.10.1.20"), Primary: aws.Bool(true)},
 			{PrivateIpAddress: aws.String("10.10.1.70")},
@@ -37,7 +39,7 @@ func TestAnENILivesFromCreationToDeletion(t *testing.T) {
 	if *n.PrivateIpAddress != "10.10.1.20" || len(n.PrivateIpAddresses) != 2 || len(n.Ipv6Addresses) != 1 || len(n.Ipv4Prefixes) != 1 {
 		t.Errorf("created %+v", n)
 	}
-	if got := tagsOf(n.TagSet); got["node.k8s.amazonaws.com/no_manage"] != "true" || *n.Groups[0].GroupId != "sg-1" {
+	if got := tagsOf(n.TagSet); got["node.k8s.amazonaws.com/no_manage"] != "true" || *n.Groups[0].GroupId != group.ID {
 		t.Errorf("tags %v, groups %+v", got, n.Groups)
 	}
 	id := n.NetworkInterfaceId

@@ -65,6 +65,7 @@ func (c *Cloud) announce(now time.Time) {
 	if c.sweeps++; c.sweeps%256 == 0 {
 		c.enis.prune(horizon)
 		c.templates.prune(horizon)
+		c.groups.prune(horizon)
 		c.instances.prune(horizon)
 		c.reservations.prune(horizon)
 		c.subnets.prune(horizon)
@@ -267,11 +268,23 @@ func repeated[Out any](tx *change, action, token string, request any) (Out, bool
 	if token == "" || !ok {
 		return none, false, nil
 	}
-	if !reflect.DeepEqual(r.request, request) {
-		return none, false, Errorf("IdempotentParameterMismatch",
-			"The client token you have provided is associated with a resource that is already deleted or has different parameters")
+	answer := r.answer.(Out)
+	if e, isENI := any(answer).(ENI); isENI {
+		// What was made may be gone. unverified: the code, which is the one that the message for other resources has.
+		if _, exists := tx.newestENI(e.ID); !exists {
+			return none, false, errTokenUsed()
+		}
 	}
-	return r.answer.(Out), true, nil
+	if !reflect.DeepEqual(r.request, request) {
+		return none, false, errTokenUsed()
+	}
+	return answer, true, nil
+}
+
+// https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-error-codes.html (IdempotentParameterMismatch)
+func errTokenUsed() *APIError {
+	return Errorf("IdempotentParameterMismatch",
+		"The client token you have provided is associated with a resource that is already deleted or has different parameters")
 }
 
 func remember(tx *change, action, token string, request, answer any) {

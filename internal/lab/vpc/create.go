@@ -48,6 +48,9 @@ func (tx *change) createENI(s Subnet, spec InterfaceSpec, t InstanceType, launch
 	if err := checkRequest(spec.AddressRequest); err != nil {
 		return ENI{}, err
 	}
+	if err := tx.checkGroups(s, spec.Groups); err != nil {
+		return ENI{}, err
+	}
 	if err := tx.checkNamedOnCreate(s, spec.AddressRequest, launch); err != nil {
 		return ENI{}, err
 	}
@@ -214,6 +217,9 @@ func (c *Cloud) ModifyNetworkInterfaceAttribute(now time.Time, in ModifyNetworkI
 		}
 		if len(in.Groups) > 0 {
 			given++
+			if err := tx.checkGroups(Subnet{ID: e.SubnetID, VPCID: e.VPCID}, in.Groups); err != nil {
+				return err
+			}
 			e.Groups = slices.Clone(in.Groups)
 		}
 		if in.AttachmentID != "" || in.DeleteOnTermination != nil {

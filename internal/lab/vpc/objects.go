@@ -97,7 +97,7 @@ type ENI struct {
 	IPv6         []netip.Addr
 	IPv6Prefixes []netip.Prefix // delegated /80s
 
-	// Groups are security group IDs. The lab has no security groups: it shows what it was given.
+	// Groups are the IDs of its security groups, at least one.
 	Groups          []string
 	SourceDestCheck bool
 	Attachment      *Attachment // nil when detached

@@ -58,7 +58,8 @@ func (c *Cloud) AddVPC(now time.Time, in VPCSetup) (out VPC, err error) {
 			return Errorf("InvalidVpc.Range", "The CIDR '%s' is invalid.", in.IPv6)
 		}
 		out = VPC{ID: tx.newID("vpc"), IPv4: in.IPv4, IPv6: in.IPv6, OwnerID: tx.cfg.AccountID, Tags: named(in.Name, in.Tags)}
-		tx.commit = append(tx.commit, func() { tx.vpcs.put(tx.now, out.ID, out) })
+		group := defaultGroupOf(out)
+		tx.commit = append(tx.commit, func() { tx.vpcs.put(tx.now, out.ID, out); tx.groups.put(tx.now, group.ID, group) })
 		return CheckTags(out.Tags)
 	})
 	return out, err

@@ -120,6 +120,8 @@ func (tx *change) retagOne(id string, f func(map[string]string) (map[string]stri
 		return nil
 	case "subnet":
 		return retagStored(tx, &tx.subnets, id, f, func(s *Subnet) *map[string]string { return &s.Tags }, errSubnetNotFound(id))
+	case "sg":
+		return retagStored(tx, &tx.groups, id, f, func(g *SecurityGroup) *map[string]string { return &g.Tags }, errGroupNotFound(id))
 	case "vpc":
 		return retagStored(tx, &tx.vpcs, id, f, func(v *VPC) *map[string]string { return &v.Tags }, errVPCNotFound(id))
 	case "scr":

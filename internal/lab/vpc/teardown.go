@@ -30,7 +30,7 @@ func (c *Cloud) RemoveSubnet(now time.Time, id string) error {
 	})
 }
 
-// RemoveVPC deletes a VPC without subnets, without going through the API.
+// RemoveVPC deletes a VPC without subnets and security groups, its default group with it, without going through the API.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpc.html
 func (c *Cloud) RemoveVPC(now time.Time, id string) error {
 	return c.change(now, func(tx *change) error {
@@ -42,7 +42,15 @@ func (c *Cloud) RemoveVPC(now time.Time, id string) error {
 				return errDependency("vpc", id)
 			}
 		}
-		tx.commit = append(tx.commit, func() { tx.vpcs.remove(tx.now, id) })
+		for _, g := range tx.groups.all() {
+			if g.VPCID == id && g.ID != defaultGroup(id) {
+				return errDependency("vpc", id)
+			}
+		}
+		tx.commit = append(tx.commit, func() {
+			tx.vpcs.remove(tx.now, id)
+			tx.groups.remove(tx.now, defaultGroup(id))
+		})
 		return nil
 	})
 }

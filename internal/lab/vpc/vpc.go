@@ -82,6 +82,7 @@ type Cloud struct {
 	vpcs         store[VPC]
 	subnets      store[Subnet]
 	reservations store[Reservation]
+	groups       store[SecurityGroup]
 	instances    store[Instance]
 	enis         store[ENI]
 	templates    store[LaunchTemplate]

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// Config says which ENIs a worker gets.
+type Config struct {
+	// Owner is who the ENIs belong to: the sweep frees those of no other. Required.
+	Owner string
+	// Tags are added to each ENI, to a copy of which the package adds its own.
+	Tags map[string]string
+	// Interfaces are the ENIs, of which those apply whose subnet lies in the worker's availability zone, in their order.
+	Interfaces []Interface
+}
+
+// Addressing is how the primary IPv4 address of an ENI is chosen. An IPv6 address is always EC2's choice.
+type Addressing string
+
+// The ways of [Addressing].
+const (
+	DHCP  Addressing = "dhcp"  // EC2 chooses, outside of reservations
+	Start Addressing = "start" // the first free one from the start of the subnet, outside of every reservation
+	Fixed Addressing = "fixed" // the first free one of a list
+)
+
+// Interface is one ENI to be.
+type Interface struct {
+	Subnet eni.SubnetID
+	Groups []eni.GroupID // security groups; the default group of the VPC when empty
+	// Card is the network card. EveryCard stands for an ENI on each card of the type that is not for EFA only: neither by what the
+	// card takes nor because an efa-only interface was launched on it.
+	Card      int
+	EveryCard bool
+	// Index is the device index; 0 means the next one on the card, counted from 1.
+	Index      int
+	Addressing Addressing
+	Addresses  []netip.Addr // for [Fixed]
+	// Stock is how many addresses out of the subnet's reservations, other than static ones, the ENI has from the start.
+	Stock               int
+	SourceDestCheck     bool
+	DeleteOnTermination bool
+}
+
+// maxStock is what an ENI of the largest types holds besides its primary address.
+const maxStock = 63
+
+// Validate reports all that is wrong with the configuration by itself, with the paths of the fields.
+func (c Config) Validate() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Owner == "" {
+		add("owner: is missing")
+	} else if len(c.Owner) > 255 {
+		add("owner: must not be longer than 255 characters")
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Tags)) {
+		switch {
+		case strings.HasPrefix(k, "aws:"):
+			add("tags[%q]: keys that start with aws: are reserved", k)
+		case k == eni.TagNoManage || slices.Contains([]string{TagOwner, TagInstance, TagSlot, TagLaunched}, k):
+			add("tags[%q]: is set by multus-vpc itself", k)
+		case k == "" || len(k) > 127 || len(c.Tags[k]) > 255:
+			add("tags[%q]: a key has 1 to 127 characters, a value up to 255", k)
+		}
+	}
+	if len(c.Tags) > 40 { // of EC2's 50
+		add("tags: %d are too many, EC2 allows 50 with ours", len(c.Tags))
+	}
+	if len(c.Interfaces) == 0 {
+		add("interfaces: none is given")
+	}
+	for i, n := range c.Interfaces {
+		for _, err := range n.problems() {
+			add("interfaces[%d].%w", i, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// problems are those of one interface, each starting with the field's name.
+func (n Interface) problems() (errs []error) {
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !strings.HasPrefix(string(n.Subnet), "subnet-") {
+		add("subnet: %q is no subnet ID", n.Subnet)
+	}
+	for _, g := range n.Groups {
+		if !strings.HasPrefix(string(g), "sg-") {
+			add("securityGroups: %q is no security group ID", g)
+		}
+	}
+	if n.Card < 0 {
+		add("networkCard: must not be negative")
+	}
+	if n.EveryCard && n.Card != 0 {
+		add("networkCard: %d cannot stand with every card", n.Card)
+	}
+	if n.Index < 0 {
+		add("deviceIndex: must not be negative")
+	}
+	switch n.Addressing {
+	case DHCP, Start:
+		if len(n.Addresses) > 0 {
+			add("addresses: only stand with addressing %s", Fixed)
+		}
+	case Fixed:
+		if len(n.Addresses) == 0 {
+			add("addresses: are missing for addressing %s", Fixed)
+		}
+	default:
+		add("addressing: %q is not one of %s, %s, %s", n.Addressing, DHCP, Start, Fixed)
+	}
+	for _, a := range n.Addresses {
+		if !a.Is4() {
+			add("addresses: %s is no IPv4 address", a)
+		}
+	}
+	if n.Stock < 0 || n.Stock > maxStock {
+		add("stock: must be 0 to %d", maxStock)
+	}
+	return errs
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// settleTime is how old an attachment must be to count as somebody else's: a younger one may be ours, shown by one Describe call
+// before another one shows it with its tags. EC2 names seconds as usual, and minutes as possible.
+// https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+const settleTime = 30 * time.Second
+
+// obstacles are the reasons why targets that are not attached yet cannot be, and what they must wait for. mine are the ENIs that
+// exist.
+func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, waits []string) {
+	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	perCard := map[int]int{}
+	perSubnet := map[eni.SubnetID]int{}
+	checked := map[eni.SubnetID]bool{}
+	for _, t := range missing {
+		perCard[t.Slot.Card]++
+		why, wait := f.occupied(t)
+		reasons, waits = append(reasons, why...), append(waits, wait...)
+		switch cards := len(f.Layout.Cards); {
+		case t.Slot.Card >= cards:
+			add("%s has no network card %d (it has %d)", f.Worker.Type, t.Slot.Card, cards)
+		case f.Layout.Cards[t.Slot.Card].EFAOnly():
+			add("network card %d of %s is for EFA only", t.Slot.Card, f.Worker.Type)
+		}
+		if _, exists := mine[t.Slot]; exists {
+			continue
+		}
+		perSubnet[t.Subnet] += addressesOf(t)
+		reasons = append(reasons, f.againstGroups(t)...)
+		reasons = append(reasons, f.againstAddresses(t)...)
+	}
+	for _, t := range missing {
+		if need := perSubnet[t.Subnet]; need > t.In.Available && !checked[t.Subnet] {
+			checked[t.Subnet] = true
+			add("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
+		}
+	}
+	return append(reasons, f.overLimits(len(missing), perCard)...), waits
+}
+
+// addressesOf is how many IPv4 addresses creating the target must find.
+func addressesOf(t Target) int {
+	if !t.In.IPv4.IsValid() {
+		return 0
+	}
+	return 1
+}
+
+// occupied looks for ENIs that are not ours where the target is to go.
+func (f Facts) occupied(t Target) (reasons, waits []string) {
+	for _, d := range f.Worker.Devices {
+		if slotOf(d) != t.Slot {
+			continue
+		}
+		ours := slices.ContainsFunc(f.Ours, func(o eni.Device) bool { return o.ID == d.ID })
+		if ours || d.AttachmentStatus == eni.StatusDetaching || f.Now.Sub(d.AttachedAt) < settleTime {
+			waits = append(waits, fmt.Sprintf("card %d index %d has %s, which EC2 does not show as ours yet, or which is leaving", t.Slot.Card, t.Slot.Index, d.ID))
+			continue
+		}
+		reasons = append(reasons, fmt.Sprintf("card %d index %d has %s, which is not ours", t.Slot.Card, t.Slot.Index, d.ID))
+	}
+	return reasons, waits
+}
+
+// overLimits compares the number of ENIs with what the type allows, in all and for each card.
+func (f Facts) overLimits(missing int, perCard map[int]int) (reasons []string) {
+	attached := map[int]int{}
+	for _, d := range f.Worker.Devices {
+		attached[d.NetworkCard]++
+	}
+	if has := len(f.Worker.Devices); missing > 0 && has+missing > f.Layout.Interfaces {
+		reasons = append(reasons, fmt.Sprintf("%s allows %d ENIs: %d are attached and %d are wanted", f.Worker.Type, f.Layout.Interfaces, has, missing))
+	}
+	if len(f.Layout.Cards) < 2 {
+		return reasons
+	}
+	for card, c := range f.Layout.Cards {
+		if want := perCard[card]; want > 0 && attached[card]+want > c.Interfaces {
+			reasons = append(reasons, fmt.Sprintf("network card %d of %s allows %d ENIs: %d are attached and %d are wanted",
+				card, f.Worker.Type, c.Interfaces, attached[card], want))
+		}
+	}
+	return reasons
+}
+
+// againstGroups checks that the security groups exist, in the subnet's VPC.
+func (f Facts) againstGroups(t Target) (reasons []string) {
+	for _, id := range t.Groups {
+		at := slices.IndexFunc(f.Groups, func(g eni.Group) bool { return g.ID == id })
+		switch {
+		case at < 0:
+			reasons = append(reasons, fmt.Sprintf("security group %s does not exist", id))
+		case f.Groups[at].VPC != t.In.VPC:
+			reasons = append(reasons, fmt.Sprintf("security group %s is in %s and subnet %s in %s", id, f.Groups[at].VPC, t.Subnet, t.In.VPC))
+		}
+	}
+	return reasons
+}
+
+// againstAddresses checks that there are addresses of the kind that the target takes.
+func (f Facts) againstAddresses(t Target) (reasons []string) {
+	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	if slots := f.Layout.SecondarySlots(); t.Stock > slots {
+		add("a stock of %d does not fit: an ENI of %s holds %d secondary addresses", t.Stock, f.Worker.Type, slots)
+	}
+	if !t.In.IPv4.IsValid() {
+		if t.Addressing != DHCP || t.Stock > 0 {
+			add("subnet %s has no IPv4 range to choose addresses from", t.Subnet)
+		}
+		return reasons
+	}
+	for _, a := range t.Addresses {
+		if !t.In.IPv4.Contains(a) || eni.ReservedByVPC(t.In.IPv4, a) {
+			add("address %s is not one that an ENI in subnet %s (%s) can have", a, t.Subnet, t.In.IPv4)
+		}
+	}
+	if held, known := f.Held[t.Subnet]; known && t.Addressing != DHCP && len(held.candidates(t, 1, nil)) == 0 {
+		add("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
+	}
+	return reasons
+}

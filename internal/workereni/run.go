@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// memoryTime is how long what this run did counts although EC2 does not show it.
+const memoryTime = time.Minute
+
+// run is one call of [Flow.Launch].
+type run struct {
+	*Flow
+	q      Request
+	result []eni.Device
+
+	settled bool // the next three are read
+	layout  eni.Layout
+	subnets []eni.Subnet
+	groups  []eni.Group
+
+	targets []Target
+	held    map[eni.SubnetID]Held
+	avoid   map[netip.Addr]bool // asked for, and refused
+	picked  map[netip.Addr]bool // by this run, and given
+	lost    map[Slot]int        // how often an address was taken by somebody faster
+	peers   []eni.Worker
+	ranked  bool // peers is read
+
+	// What this run did, by ENI, in order: EC2 shows it later.
+	done  []eni.ID
+	known map[eni.ID]memory
+	// Tokens: how many have been used up for a slot, and since when the present one is refused.
+	spent   map[Slot]int
+	refused map[Slot]time.Time
+}
+
+// memory is an ENI as this run left it.
+type memory struct {
+	eni.Device
+	at                     time.Time
+	created, attached      bool
+	removed, tail, checked bool // tail: delete-on-termination is set; checked: the source/destination check is
+}
+
+func newRun(f *Flow, q Request) *run {
+	return &run{
+		Flow: f, q: q, held: map[eni.SubnetID]Held{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
+		known: map[eni.ID]memory{}, spent: map[Slot]int{}, refused: map[Slot]time.Time{},
+	}
+}
+
+// identity are the tags by which a worker's ENIs are found.
+func (c Config) identity(worker eni.InstanceID) map[string]string {
+	return map[string]string{TagOwner: c.Owner, TagInstance: string(worker)}
+}
+
+func (c Config) subnets() (ids []eni.SubnetID) {
+	for _, i := range c.Interfaces {
+		if !slices.Contains(ids, i.Subnet) {
+			ids = append(ids, i.Subnet)
+		}
+	}
+	return ids
+}
+
+func (c Config) groups() (ids []eni.GroupID) {
+	for _, i := range c.Interfaces {
+		for _, g := range i.Groups {
+			if !slices.Contains(ids, g) {
+				ids = append(ids, g)
+			}
+		}
+	}
+	return ids
+}
+
+// pass reads EC2, does what is to be done, and returns nil when EC2 itself shows all of it.
+func (r *run) pass(ctx context.Context) (progress bool, err error) {
+	facts, err := r.read(ctx)
+	if err != nil {
+		return false, err
+	}
+	for {
+		plan, reasons := NewPlan(r.cfg, r.merge(facts))
+		r.targets = plan.Targets
+		switch {
+		case len(reasons) > 0:
+			return progress, &ImpossibleError{Reasons: reasons}
+		case len(plan.Waits) > 0:
+			return progress, fmt.Errorf("%w: %s", errLater, plan.Waits[0])
+		case len(plan.Steps) > 0:
+			if err := r.do(ctx, plan.Steps[0], facts.Worker); err != nil {
+				return progress, err
+			}
+			progress = true
+			continue
+		}
+		return progress, r.confirm(facts)
+	}
+}
+
+// confirm compares with what EC2 shows, without what this run remembers.
+func (r *run) confirm(facts Facts) error {
+	seen, reasons := NewPlan(r.cfg, facts)
+	if len(reasons) > 0 || !seen.Done() {
+		return fmt.Errorf("%w: EC2 does not show yet what was done", errLater)
+	}
+	mine := facts.mine(seen.Targets)
+	for _, t := range seen.Targets {
+		r.result = append(r.result, mine[t.Slot])
+	}
+	return nil
+}
+
+// merge puts what this run did over what EC2 shows.
+func (r *run) merge(f Facts) Facts {
+	ours := make([]eni.Device, 0, len(f.Ours))
+	for _, d := range f.Ours {
+		m, ok := r.known[d.ID]
+		if !ok || f.Now.Sub(m.at) > memoryTime {
+			ours = append(ours, d)
+			continue
+		}
+		if m.removed {
+			continue
+		}
+		if m.attached && !d.Attached() {
+			d.Attachment, d.InstanceID, d.NetworkCard, d.DeviceIndex = m.Attachment, m.InstanceID, m.NetworkCard, m.DeviceIndex
+		}
+		if m.tail {
+			d.DeleteOnTermination = m.DeleteOnTermination
+		}
+		if m.checked {
+			d.SourceDestCheck = m.SourceDestCheck
+		}
+		ours = append(ours, d)
+	}
+	for id, m := range r.known {
+		shown := slices.ContainsFunc(f.Ours, func(d eni.Device) bool { return d.ID == id })
+		if !shown && m.created && !m.removed && f.Now.Sub(m.at) <= memoryTime {
+			ours = append(ours, m.Device)
+		}
+	}
+	f.Ours = ours
+	return f
+}
+
+// remember notes what a call did to an ENI.
+func (r *run) remember(d eni.Device, change func(*memory)) {
+	m, ok := r.known[d.ID]
+	if !ok {
+		m = memory{Device: d}
+		r.done = append(r.done, d.ID)
+	}
+	m.at = time.Now()
+	change(&m)
+	r.known[d.ID] = m
+}
+
+// do makes one call.
+func (r *run) do(ctx context.Context, s Step, w eni.Worker) (err error) {
+	d := s.Device
+	switch s.Do {
+	case Create:
+		return r.create(ctx, s.Target, w)
+	case SourceDestCheck:
+		if err = r.ec2.SetSourceDestCheck(ctx, d.ID, s.Target.SourceDestCheck); err == nil {
+			r.remember(d, func(m *memory) { m.SourceDestCheck, m.checked = s.Target.SourceDestCheck, true })
+		}
+	case Attach:
+		var a eni.AttachmentID
+		if a, err = r.ec2.Attach(ctx, d.ID, w.ID, s.Target.Slot.Card, s.Target.Slot.Index); err == nil {
+			r.log.Info("ENI attached", "eni", d.ID, "instance", w.ID, "slot", s.Target.Slot)
+			r.remember(d, func(m *memory) {
+				m.Attachment, m.InstanceID, m.NetworkCard, m.DeviceIndex = a, w.ID, s.Target.Slot.Card, s.Target.Slot.Index
+				m.attached = true
+			})
+		}
+	case DeleteOnTermination:
+		if err = r.ec2.SetDeleteOnTermination(ctx, d.ID, d.Attachment, s.Target.DeleteOnTermination); err == nil {
+			r.remember(d, func(m *memory) { m.Device.DeleteOnTermination, m.tail = s.Target.DeleteOnTermination, true })
+		}
+	case Remove:
+		if err = r.ec2.Delete(ctx, d.ID); err == nil || errors.Is(err, eni.ErrNotFound) {
+			r.log.Info("surplus ENI deleted", "eni", d.ID, "instance", w.ID)
+			r.remember(d, func(m *memory) { m.removed = true })
+			err = nil
+		}
+	}
+	if errors.Is(err, eni.ErrNotFound) && time.Since(r.known[d.ID].at) > memoryTime {
+		// It is gone: somebody deleted it. Its token is used up.
+		r.remember(d, func(m *memory) { m.removed = true })
+		r.spent[s.Target.Slot]++
+	}
+	return err
+}
+
+// create makes the target's ENI. All runs for a worker use the same token for a slot, so that EC2 makes one ENI for all of them.
+func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
+	n := eni.NewDevice{
+		Subnet: t.Subnet, Groups: t.Groups, Tags: r.cfg.tagsFor(w, t.Slot), Token: token(r.cfg.Owner, w.ID, t.Slot, r.spent[t.Slot]),
+		Description: fmt.Sprintf("multus-vpc %s card %d index %d", w.ID, t.Slot.Card, t.Slot.Index),
+	}
+	if len(t.In.IPv6) > 0 {
+		n.IPv6Count = 1
+	}
+	if err := r.choose(ctx, t, &n); err != nil {
+		return err
+	}
+	d, err := r.ec2.Create(ctx, n)
+	switch {
+	case err == nil:
+		delete(r.refused, t.Slot)
+		for _, a := range append(n.Secondary, d.Interface.Primary) {
+			r.picked[a] = true
+		}
+		r.log.Info("ENI created", "eni", d.ID, "instance", w.ID, "slot", t.Slot, "subnet", t.Subnet, "ip", d.Interface.Primary, "stock", len(n.Secondary))
+		d.Tags = n.Tags
+		r.remember(d, func(m *memory) { m.created = true })
+	case errors.Is(err, eni.ErrAddressInUse):
+		for _, a := range append(n.Secondary, n.Primary) {
+			r.avoid[a] = true
+		}
+		r.lost[t.Slot]++
+		delete(r.held, t.Subnet)
+	case errors.Is(err, eni.ErrTokenUsed):
+		r.tokenRefused(t.Slot)
+	case errors.Is(err, eni.ErrNotFound):
+		return &ImpossibleError{Reasons: []string{err.Error()}, Err: err} // the subnet or a security group: they were there
+	}
+	return err
+}
+
+// tokenRefused notes that the slot's token has made an ENI, by other words than ours. It will be shown, unless it is deleted: then
+// the next token's turn has come.
+func (r *run) tokenRefused(s Slot) {
+	since, again := r.refused[s]
+	switch {
+	case !again:
+		r.refused[s] = time.Now()
+	case time.Since(since) > settleTime:
+		r.spent[s]++
+		delete(r.refused, s)
+	}
+}
+
+// tagsFor are the tags of a new ENI, the same in each run.
+func (c Config) tagsFor(w eni.Worker, s Slot) map[string]string {
+	tags := map[string]string{}
+	maps.Copy(tags, c.Tags)
+	maps.Copy(tags, c.identity(w.ID))
+	tags[eni.TagNoManage] = "true"
+	tags[TagSlot] = s.String()
+	if primary, ok := w.Primary(); ok { // attached at launch; LaunchTime of the instance changes with each start
+		tags[TagLaunched] = primary.AttachedAt.UTC().Format(time.RFC3339)
+	}
+	return tags
+}
+
+// token is at most 64 characters of ASCII, as EC2 wants it.
+func token(owner string, worker eni.InstanceID, s Slot, spent int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %s %d", owner, worker, s, spent))
+	return "multus-vpc-" + hex.EncodeToString(sum[:16])
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// undo takes away what this run made, the newest first, and what earlier ones left unattached.
+func (r *run) undo(ctx context.Context) error {
+	goes := func(d eni.Device) bool { return !d.Attached() || r.known[d.ID].created || r.known[d.ID].attached }
+	if err := r.clear(ctx, r.q.Instance, goes, r.made()); err != nil {
+		return fmt.Errorf("undo: %w", err)
+	}
+	return nil
+}
+
+// made are the ENIs that this run created, as far as they have not been removed, in order.
+func (r *run) made() (made []memory) {
+	for _, id := range r.done {
+		if m := r.known[id]; m.created && !m.removed {
+			made = append(made, m)
+		}
+	}
+	return made
+}
+
+// clear detaches and deletes those of the worker's ENIs that are to go, the newest first, until none of them is left. made are some
+// that EC2 may not show yet.
+func (f *Flow) clear(ctx context.Context, worker eni.InstanceID, goes func(eni.Device) bool, made []memory) error {
+	gone := map[eni.ID]bool{}
+	return f.persist(ctx, func() (progress bool, err error) {
+		shown, err := f.ec2.DevicesTagged(ctx, f.cfg.identity(worker))
+		if err != nil {
+			return false, err
+		}
+		hidden := map[eni.ID]bool{}
+		for _, m := range made {
+			if !slices.ContainsFunc(shown, func(s eni.Device) bool { return s.ID == m.ID }) {
+				hidden[m.ID] = time.Since(m.at) < settleTime
+				shown = append(shown, m.Device)
+			}
+		}
+		var left []error
+		for _, d := range slices.Backward(shown) {
+			if gone[d.ID] || !goes(d) {
+				continue
+			}
+			err := f.remove(ctx, d)
+			if errors.Is(err, eni.ErrNotFound) {
+				if hidden[d.ID] { // EC2 does not know it yet: to believe that it is gone would leave it behind
+					left = append(left, fmt.Errorf("%w: %w", errLater, err))
+					continue
+				}
+				err = nil
+			}
+			if err != nil {
+				left = append(left, err)
+				continue
+			}
+			gone[d.ID], progress = true, true
+			f.log.Info("ENI deleted", "eni", d.ID, "instance", worker)
+		}
+		return progress, errors.Join(left...)
+	})
+}
+
+// remove deletes one ENI, after having started to detach it. That it is still attached is an error that passes.
+func (f *Flow) remove(ctx context.Context, d eni.Device) error {
+	if d.Attached() && d.AttachmentStatus != eni.StatusDetaching {
+		if err := f.ec2.Detach(ctx, d.Attachment); err != nil && !errors.Is(err, eni.ErrNotFound) {
+			return err
+		}
+	}
+	err := f.ec2.Delete(ctx, d.ID)
+	if errors.Is(err, eni.ErrInUse) {
+		return fmt.Errorf("%w: %w", errLater, err)
+	}
+	return err
+}
