@@ -148,6 +148,9 @@ func TestActionsAreThoseThatTheAgentCalls(t *testing.T) {
 	calls := regexp.MustCompile(`c\.ec2\.([A-Z]\w+)\(|ec2\.New(\w+)Paginator\(`)
 	var real []string
 	for _, path := range files(t, "internal/ec2eni/*.go") {
+		if path == "internal/ec2eni/device.go" || path == "internal/ec2eni/edit.go" {
+			continue // they give workers their ENIs, which the agent does not
+		}
 		for _, m := range calls.FindAllStringSubmatch(read(t, path), -1) {
 			real = append(real, "ec2:"+m[1]+m[2])
 		}

@@ -37,10 +37,6 @@ var inertTypes = map[string]inertType{
 	"AWS::EC2::RouteTable":                  {ref: "rtb-{name}", properties: []string{"VpcId", "Tags"}},
 	"AWS::EC2::Route":                       {ref: "r-{name}", properties: []string{"RouteTableId", "DestinationCidrBlock", "GatewayId"}},
 	"AWS::EC2::SubnetRouteTableAssociation": {ref: "rtbassoc-{name}", properties: []string{"RouteTableId", "SubnetId"}},
-	"AWS::EC2::SecurityGroup": {
-		ref: "sg-{name}", attributes: map[string]string{"GroupId": "sg-{name}"},
-		properties: []string{"GroupDescription", "VpcId", "Tags", "SecurityGroupEgress", "SecurityGroupIngress"},
-	},
 	"AWS::EC2::SecurityGroupIngress": {
 		ref:        "sgr-{name}",
 		properties: []string{"GroupId", "IpProtocol", "FromPort", "ToPort", "SourceSecurityGroupId", "Description"},

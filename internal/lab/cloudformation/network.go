@@ -12,10 +12,11 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
-// Network returns the providers of what the lab's VPC has: the VPC itself, subnets and their CIDR reservations.
+// Network returns the providers of what the lab's VPC has: the VPC itself, security groups, subnets and their CIDR reservations.
 func Network(cloud *vpc.Cloud) map[string]Provider {
 	return map[string]Provider{
 		"AWS::EC2::VPC":                   vpcProvider{cloud},
+		"AWS::EC2::SecurityGroup":         groupProvider{cloud},
 		"AWS::EC2::Subnet":                subnetProvider{cloud},
 		"AWS::EC2::SubnetCidrReservation": reservationProvider{cloud},
 	}
@@ -43,6 +44,24 @@ func (p vpcProvider) Create(_ context.Context, r Request) (Physical, error) {
 
 func (p vpcProvider) Delete(_ context.Context, _ Request, v Physical) error {
 	return gone(p.cloud.RemoveVPC(time.Now(), v.Ref))
+}
+
+type groupProvider struct{ cloud *vpc.Cloud }
+
+func (p groupProvider) Create(_ context.Context, r Request) (Physical, error) {
+	r.Properties.Ignore("SecurityGroupEgress", "SecurityGroupIngress")
+	setup := vpc.SecurityGroupSetup{
+		VPCID: r.Properties.Required("VpcId"), Description: r.Properties.Required("GroupDescription"), Tags: r.Properties.Tags("Tags"),
+	}
+	if err := r.Properties.Err(); err != nil {
+		return Physical{}, err
+	}
+	g, err := p.cloud.AddSecurityGroup(time.Now(), setup)
+	return Physical{Ref: g.ID, Attributes: map[string]string{"GroupId": g.ID, "VpcId": g.VPCID}}, err
+}
+
+func (p groupProvider) Delete(_ context.Context, _ Request, g Physical) error {
+	return gone(p.cloud.RemoveSecurityGroup(time.Now(), g.Ref))
 }
 
 type subnetProvider struct{ cloud *vpc.Cloud }
