@@ -91,6 +91,16 @@ func NewPlan(cfg Config, f Facts) (Plan, []string) {
 		}
 		p.Steps = append(p.Steps, Step{Do: Remove, Device: d})
 	}
+	// All are created before the first is attached: EC2 needs a moment to know each of them.
+	slices.SortStableFunc(p.Steps, func(a, b Step) int {
+		switch first := a.Do == Create; {
+		case first == (b.Do == Create):
+			return 0
+		case first:
+			return -1
+		}
+		return 1
+	})
 	more, waits := f.obstacles(missing, mine)
 	if reasons = append(reasons, more...); len(reasons) > 0 {
 		return Plan{Targets: targets}, reasons
