@@ -131,6 +131,7 @@ var table = []row{
 	{path: "internal/lab/fabric", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, nftables, sys}},
 	{path: "internal/lab/front", floor: lab, libraries: []string{rate}},
 	{path: "internal/lab/kubernetes", floor: lab, libraries: []string{sys, yaml}},
+	{path: "internal/lab/lambda", floor: lab},
 	{path: "internal/lab/metadata", floor: lab},
 	{path: "internal/lab/netns", floor: lab, libraries: []string{cniPlugins, netnsLib, sys}},
 	{path: "internal/lab/pod", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, sys}},

@@ -119,7 +119,7 @@ func statusOf(code string) int {
 	switch code {
 	case "InternalFailure", "InternalError":
 		return http.StatusInternalServerError
-	case "ServiceUnavailable":
+	case "ServiceUnavailable", "Unavailable":
 		return http.StatusServiceUnavailable
 	case "AccessDenied":
 		return http.StatusForbidden

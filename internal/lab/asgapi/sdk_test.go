@@ -178,8 +178,10 @@ func TestEveryActionThroughTheSDK(t *testing.T) {
 	must(nil, err)
 	var got []string
 	for _, h := range hooks.LifecycleHooks {
-		got = append(got, strings.Join([]string{*h.LifecycleHookName, *h.LifecycleTransition, *h.DefaultResult,
-			(time.Duration(*h.HeartbeatTimeout) * time.Second).String(), (time.Duration(*h.GlobalTimeout) * time.Second).String()}, " "))
+		got = append(got, strings.Join([]string{
+			*h.LifecycleHookName, *h.LifecycleTransition, *h.DefaultResult,
+			(time.Duration(*h.HeartbeatTimeout) * time.Second).String(), (time.Duration(*h.GlobalTimeout) * time.Second).String(),
+		}, " "))
 	}
 	if diff := cmp.Diff([]string{
 		"launch autoscaling:EC2_INSTANCE_LAUNCHING ABANDON 5m0s 8h20m0s", "leave autoscaling:EC2_INSTANCE_TERMINATING CONTINUE 1m0s 1h40m0s",

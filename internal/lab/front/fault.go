@@ -106,7 +106,7 @@ func (x *Fault) validate(path string, actions []string, p *strictyaml.Problems) 
 
 func validateAction(action, path string, actions []string, p *strictyaml.Problems) {
 	if len(actions) > 0 && !slices.Contains(actions, action) {
-		p.Addf(path, "%q is not an action of the lab's EC2 (%s)", action, strings.Join(slices.Sorted(slices.Values(actions)), ", "))
+		p.Addf(path, "%q is not an action that the lab knows (%s)", action, strings.Join(slices.Sorted(slices.Values(actions)), ", "))
 	}
 }
 

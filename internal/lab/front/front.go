@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Package front stands before an EC2 query API the way an account's endpoint does: requests take time, each action has
+// Package front stands before a query API (EC2's, Auto Scaling's) the way an account's endpoint does: requests take time, each action has
 // its throttle bucket, some requests go wrong, and every call is counted. It is mounted as an [http.Handler] or, without
 // a network, as an [http.RoundTripper]; both are one code path, so a test in a synctest bubble meets the same weather as
 // a process on a socket. What the API does is the wrapped handler's affair: front reads only the action's name and the
@@ -45,6 +45,10 @@ type Config struct {
 	// Now is the clock of the throttle buckets; nil means [time.Now]. Latency is waited for in real (or a synctest
 	// bubble's) time.
 	Now func() time.Time
+	// Errors writes the errors that front itself answers with, and their status; nil means in EC2's form. Throttled is
+	// their code for a call beyond the limits; default RequestLimitExceeded.
+	Errors    func(w http.ResponseWriter, code, message, requestID string)
+	Throttled string
 	// Caller turns the access key ID of a request into the caller that the call log shows; nil shows the key ID.
 	Caller  func(accessKeyID string) string
 	Weather Weather
@@ -71,6 +75,10 @@ func New(c Config) (*Front, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Errors == nil {
+		c.Errors = writeError
+	}
+	c.Throttled = cmp.Or(c.Throttled, codeThrottled)
 	if c.Caller == nil {
 		c.Caller = func(key string) string { return key }
 	}
@@ -155,7 +163,7 @@ func (f *Front) exchange(r *http.Request) (*reply, error) {
 	var answer *reply
 	switch {
 	case throttled:
-		answer = f.fail(codeThrottled)
+		answer = f.fail(f.config.Throttled)
 	case fault != nil && fault.before():
 		answer = f.fail(fault.code())
 	default:
@@ -200,7 +208,11 @@ func (f *Front) fail(code string) *reply {
 	f.serial++
 	id := requestID(f.serial)
 	f.mu.Unlock()
-	return errorReply(code, id)
+	a := newReply()
+	a.code = code
+	a.header.Set("X-Amzn-Requestid", id)
+	f.config.Errors(a, code, messageOf(code), id)
+	return a
 }
 
 // wait returns after d, or with the context's error when that ends first.

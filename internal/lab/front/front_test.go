@@ -295,7 +295,7 @@ func TestPostedFaultsReplaceTheOld(t *testing.T) {
 	status, body := post(`[{"action": "AssignY", "kind": "lost", "cod": "x"}, {kind: slow, nth: -1}]`)
 	want := `{"problems":[` +
 		`{"path":"faults[0].cod","text":"unknown key (known here: action, nth, count, probability, kind, code, delay)"},` +
-		`{"path":"faults[0].action","text":"\"AssignY\" is not an action of the lab's EC2 (AssignX)"},` +
+		`{"path":"faults[0].action","text":"\"AssignY\" is not an action that the lab knows (AssignX)"},` +
 		`{"path":"faults[0].kind","text":"\"lost\" is not one of lost-reply, error-before, error-after, 5xx, slow"},` +
 		`{"path":"faults[1].nth","text":"must be 1 or more"}]}`
 	if status != http.StatusBadRequest || body != want {
@@ -335,7 +335,7 @@ func TestNewReportsEveryProblem(t *testing.T) {
 	want := `latency: must not be negative
 throttle.default.read.burst: is missing
 throttle.default.read.refill: is missing
-throttle.AssignY: "AssignY" is not an action of the lab's EC2 (AssignX)
+throttle.AssignY: "AssignY" is not an action that the lab knows (AssignX)
 faults[0].code: a fault of kind lost-reply answers no error
 faults[0].delay: a fault of kind lost-reply has none
 faults[1].probability: cannot stand with nth

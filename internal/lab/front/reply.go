@@ -67,9 +67,12 @@ func (a *reply) result() string {
 	if a.status < http.StatusBadRequest {
 		return resultOK
 	}
-	var doc errorDocument
-	if err := xml.Unmarshal(a.body.Bytes(), &doc); err == nil && doc.Code != "" {
-		return doc.Code
+	var doc struct { // what EC2's errors and those of the other query APIs are called
+		EC2   string `xml:"Errors>Error>Code"`
+		Other string `xml:"Error>Code"`
+	}
+	if err := xml.Unmarshal(a.body.Bytes(), &doc); err == nil && doc.EC2+doc.Other != "" {
+		return doc.EC2 + doc.Other
 	}
 	return strconv.Itoa(a.status)
 }
@@ -85,19 +88,12 @@ type errorDocument struct {
 
 const codeThrottled = "RequestLimitExceeded"
 
-// errorReply is an error in the form of the EC2 query API.
-func errorReply(code, requestID string) *reply {
-	a := newReply()
-	a.code = code
-	a.status = statusOf(code)
-	a.header.Set("Content-Type", "text/xml;charset=UTF-8")
-	a.header.Set("X-Amzn-Requestid", requestID)
-	a.body.WriteString(xml.Header)
-	doc := errorDocument{Code: code, Message: messageOf(code), RequestID: requestID}
-	if err := xml.NewEncoder(&a.body).Encode(doc); err != nil {
-		panic(err) // strings always encode, and the buffer takes all
-	}
-	return a
+// writeError answers with an error in the form of the EC2 query API.
+func writeError(w http.ResponseWriter, code, message, requestID string) {
+	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+	w.WriteHeader(statusOf(code))
+	_, _ = io.WriteString(w, xml.Header) // w is a reply, which takes all; and strings always encode
+	_ = xml.NewEncoder(w).Encode(errorDocument{Code: code, Message: message, RequestID: requestID})
 }
 
 // statusOf is the HTTP status that EC2 answers an error code with.

@@ -4,22 +4,28 @@
 package scenario
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab/asgapi"
+	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
 	"github.com/multus-vpc/multus-vpc/internal/lab/ec2api"
+	"github.com/multus-vpc/multus-vpc/internal/lab/events"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 	"github.com/multus-vpc/multus-vpc/internal/lab/metadata"
 	"github.com/multus-vpc/multus-vpc/internal/lab/strictyaml"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
 // Lab is a scenario come to life, without a network of its own: its services are handlers and round trippers. It starts
-// no goroutines, so there is nothing to stop.
+// no goroutines by itself, so there is nothing to stop.
 type Lab struct {
 	Cloud *vpc.Cloud
 	Front *front.Front // the EC2 endpoint
@@ -30,11 +36,29 @@ type Lab struct {
 	Subnets   map[string]string   // subnet IDs
 	VPC       string              // its ID
 
+	// The services that launch further instances and act on that. They stand still unless [Lab.Run] runs.
+	Scaling      *autoscaling.Service
+	ScalingFront *front.Front // the Auto Scaling endpoint
+	Events       *events.Bus
+	Functions    *lambda.Service
+
 	early map[string]bool // ENI IDs
 }
 
 // EC2 is the endpoint as a transport, for an SDK client in the same process.
 func (l *Lab) EC2() http.RoundTripper { return l.Front.RoundTripper() }
+
+// AutoScaling is the Auto Scaling endpoint as a transport.
+func (l *Lab) AutoScaling() http.RoundTripper { return l.ScalingFront.RoundTripper() }
+
+// Run lets time pass for Auto Scaling, EventBridge and Lambda until ctx ends. When it returns no function runs any more.
+func (l *Lab) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { l.Scaling.Run(ctx) })
+	running.Go(func() { l.Events.Run(ctx) })
+	running.Go(func() { l.Functions.Run(ctx) })
+	running.Wait()
+}
 
 // IMDS is the metadata of the instance of that name as a transport, nil when the scenario has no such instance.
 func (l *Lab) IMDS(name string) http.RoundTripper {
@@ -80,7 +104,10 @@ func Build(s *Scenario, now func() time.Time) (*Lab, error) {
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	return b.lab, b.mountFront(now)
+	if err := b.mountFront(now); err != nil {
+		return nil, err
+	}
+	return b.lab, b.mountScaling(now)
 }
 
 // settled is a time after which all readers see a change.
@@ -99,6 +126,27 @@ func (b *builder) mountFront(now func() time.Time) (err error) {
 		Now:     now,
 		Caller:  metadata.Caller,
 		Weather: b.scenario.EC2.weather(),
+	})
+	return err
+}
+
+// mountScaling adds what launches instances by itself, and what that causes.
+func (b *builder) mountScaling(now func() time.Time) (err error) {
+	cloud, seed := b.lab.Cloud, b.scenario.EC2.Seed
+	b.lab.Events = events.New(events.Config{
+		Account: cloud.AccountID(), Region: cloud.Region(), Mischief: b.scenario.Events, Seed: seed,
+	})
+	b.lab.Scaling = autoscaling.New(autoscaling.Config{Cloud: cloud, Publish: b.lab.Events.Put, Seed: seed})
+	b.lab.Functions = lambda.New(lambda.Config{Account: cloud.AccountID(), Region: cloud.Region()})
+	b.lab.ScalingFront, err = front.New(front.Config{
+		API:     asgapi.Handler(b.lab.Scaling, cloud, now),
+		Actions: asgapi.Actions(),
+		Now:     now,
+		Caller:  metadata.Caller,
+		Errors:  asgapi.WriteError,
+		// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/CommonErrors.html
+		Throttled: "Throttling",
+		Weather:   b.scenario.AutoScaling.weather(b.scenario.EC2),
 	})
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab/events"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
 )
 
@@ -21,6 +22,10 @@ type Scenario struct {
 	Subnets   []Subnet   `json:"subnets"`
 	Instances []Instance `json:"instances"`
 	EC2       EC2        `json:"ec2"`
+	// AutoScaling is how the Auto Scaling endpoint behaves; its latency is EC2's.
+	AutoScaling AutoScaling `json:"autoScaling"`
+	// Events is how EventBridge delivers; by default each event once, at once.
+	Events events.Mischief `json:"events"`
 }
 
 // VPC is the one VPC of the lab.
@@ -91,6 +96,12 @@ type EC2 struct {
 	Faults      []front.Fault  `json:"faults"`
 	// Seed decides IDs, the addresses that EC2 chooses, and which calls meet a fault with a probability; default 0.
 	Seed uint64 `json:"seed"`
+}
+
+// AutoScaling is how the Auto Scaling endpoint behaves. What is left out is ideal.
+type AutoScaling struct {
+	Throttle front.Throttle `json:"throttle"`
+	Faults   []front.Fault  `json:"faults"`
 }
 
 // Propagation is how long a change takes to be routed, and to be shown. Route is at most IMDS.

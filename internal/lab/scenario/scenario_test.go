@@ -133,7 +133,7 @@ vpc.cidr: is missing
 subnets: there must be at least one`},
 		"unknown keys": {twoSubnets + "instance: []\nec2: {latncy: 1s}\n", `
 ec2.latncy: unknown key (known here: latency, propagation, assignOwned, mixedBatch, throttle, faults, seed)
-instance: unknown key (known here: vpc, subnets, instances, ec2)`},
+instance: unknown key (known here: vpc, subnets, instances, ec2, autoScaling, events)`},
 		"subnets": {`
 vpc: {cidr: 10.10.0.1/16}
 subnets:
@@ -174,7 +174,7 @@ ec2:
   faults: [{kind: lost}]`, `
 ec2.latency: must not be negative
 ec2.throttle.default.read.refill: is missing
-ec2.throttle.AssignIPs: "AssignIPs" is not an action of the lab's EC2 (…)
+ec2.throttle.AssignIPs: "AssignIPs" is not an action that the lab knows (…)
 ec2.faults[0].kind: "lost" is not one of lost-reply, error-before, error-after, 5xx, slow
 ec2.propagation.describe: must be 0 to 1h0m0s
 ec2.propagation.route: must be at most imds (2s): the metadata never shows what is not routed yet

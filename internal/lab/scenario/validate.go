@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab/asgapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
 	"github.com/multus-vpc/multus-vpc/internal/lab/strictyaml"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
@@ -53,6 +54,13 @@ func (s *Scenario) validate(p *strictyaml.Problems) {
 		s.validateInstance(&s.Instances[i], path, p)
 	}
 	s.EC2.validate("ec2", p)
+	s.AutoScaling.weather(s.EC2).Validate("autoScaling", asgapi.Actions(), p)
+	if s.Events.Duplicates < 0 {
+		p.Addf("events.duplicates", "must not be negative")
+	}
+	if s.Events.Delay < 0 {
+		p.Addf("events.delay", "must not be negative")
+	}
 }
 
 func requireCIDR(c netip.Prefix, path string, p *strictyaml.Problems) {
@@ -211,6 +219,11 @@ func (e EC2) validate(path string, p *strictyaml.Problems) {
 
 func (e EC2) weather() front.Weather {
 	return front.Weather{Latency: e.Latency, Throttle: e.Throttle, Faults: e.Faults, Seed: e.Seed}
+}
+
+// weather has the latency of EC2's, of which that endpoint reports what is wrong.
+func (a AutoScaling) weather(e EC2) front.Weather {
+	return front.Weather{Latency: max(0, e.Latency), Throttle: a.Throttle, Faults: a.Faults, Seed: e.Seed}
 }
 
 // maxLag is far above what EC2 shows (seconds to minutes), and keeps the past that [Build] makes up representable.
