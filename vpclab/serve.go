@@ -23,20 +23,24 @@ const serveHelp = `Serve the APIs of a VPC until stopped by SIGTERM or SIGINT.
 
 When all sockets are open, one line of JSON goes to stdout:
 
-  {"ec2":"http://…","imds":{"worker-1":"http://…"},"ids":{"worker-1":"i-…"}}
+  {"ec2":"http://…","autoscaling":"http://…","imds":{"worker-1":"http://…"},"ids":{"worker-1":"i-…"}}
 
 An unmodified AWS CLI or SDK works against these URLs, with any credentials:
 
   aws ec2 describe-instances --region us-west-2 --endpoint-url URL
   AWS_ENDPOINT_URL_EC2=URL AWS_EC2_METADATA_SERVICE_ENDPOINT=URL agent …
 
-On the EC2 port, GET /_lab/calls counts calls by action, caller (access key ID, or the instance
+Auto Scaling keeps groups, with lifecycle hooks, from launch templates:
+
+  aws autoscaling describe-auto-scaling-groups --region us-west-2 --endpoint-url URL
+
+On the EC2 and the Auto Scaling port, GET /_lab/calls counts calls by action, caller (access key ID, or the instance
 whose metadata handed it out) and result; POST /_lab/faults replaces the faults.
 
 ` + scenarioHelp
 
 // scenarioHelp explains the file to every command that reads one.
-const scenarioHelp = `The scenario file (YAML; everything under ec2 is optional, and what is left out is ideal):
+const scenarioHelp = `The scenario file (YAML; everything from ec2 on is optional, and what is left out is ideal):
 
   vpc: {cidr: 10.10.0.0/16}                 # also ipv6, tags
   subnets:                                  # also ipv6
@@ -59,13 +63,15 @@ const scenarioHelp = `The scenario file (YAML; everything under ec2 is optional,
       AssignPrivateIpAddresses: {burst: 100, refill: 5}
     faults:                                 # kinds lost-reply, error-before, error-after, 5xx, slow
     - {action: AssignPrivateIpAddresses, nth: 3, count: 1, kind: lost-reply}   # or probability; code, delay
-    seed: 1`
+    seed: 1
+  autoScaling: {faults: [{action: CompleteLifecycleAction, kind: lost-reply}]}   # also throttle, as of ec2
+  events: {duplicates: 1, delay: 5s}        # each event once more; events overtake each other within delay`
 
 func (d *door) serveCommand() *cobra.Command {
 	var file, listen string
 	c := &cobra.Command{
 		Use:   "serve --scenario FILE [--listen ADDRESS]",
-		Short: "Serve EC2 and instance metadata until stopped",
+		Short: "Serve EC2, Auto Scaling and instance metadata until stopped",
 		Long:  serveHelp,
 		Args:  noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -87,7 +93,7 @@ func scenarioFlag(c *cobra.Command, file *string) {
 
 func listenFlag(c *cobra.Command, listen *string) {
 	c.Flags().StringVar(listen, "listen", "127.0.0.1:0",
-		"host:port of the EC2 API; port 0 takes a free one, and each IMDS takes a free one of the same host")
+		"host:port of the EC2 API; port 0 takes a free one, and Auto Scaling and each IMDS take free ones of the same host")
 }
 
 // readScenario reads the file of --scenario.
@@ -120,10 +126,11 @@ func (d *door) read(file string) ([]byte, error) {
 
 // ready is the line on stdout that says where everything is.
 type ready struct {
-	EC2   string            `json:"ec2"`
-	IMDS  map[string]string `json:"imds"`
-	IDs   map[string]string `json:"ids"`
-	Netns map[string]string `json:"netns,omitempty"` // of `up`
+	EC2         string            `json:"ec2"`
+	AutoScaling string            `json:"autoscaling"`
+	IMDS        map[string]string `json:"imds"`
+	IDs         map[string]string `json:"ids"`
+	Netns       map[string]string `json:"netns,omitempty"` // of `up`
 }
 
 // starter is [lab.Serve] or [lab.Up].
@@ -145,7 +152,9 @@ func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, 
 		return err
 	}
 	defer func() { err = errors.Join(err, running.Close()) }()
-	line := ready{EC2: running.EC2URL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns}
+	line := ready{
+		EC2: running.EC2URL, AutoScaling: running.AutoScalingURL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns,
+	}
 	if err = json.NewEncoder(d.stdout).Encode(line); err != nil {
 		return err
 	}

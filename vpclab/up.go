@@ -20,7 +20,7 @@ namespaces follow the API: addresses, ENIs, instances that are launched or termi
 
 When everything is in place, one line of JSON goes to stdout, as of serve, with the namespaces:
 
-  {"ec2":"http://…","imds":{…},"ids":{…},
+  {"ec2":"http://…","autoscaling":"http://…","imds":{…},"ids":{…},
    "netns":{"vpc":"/run/netns/vpclab-123-vpc","worker-1":"/run/netns/vpclab-123-worker-1"}}
 
 Inside each worker's namespace IMDS listens on 169.254.169.254:80 and EC2 on 169.254.169.253:8080:

@@ -37,8 +37,8 @@ var (
 
 // Config says where a lab appears. The zero Config is usable.
 type Config struct {
-	// Listen is host:port of the EC2 API outside of the namespaces; the metadata of each instance takes a free port of
-	// the same host. Default 127.0.0.1:0.
+	// Listen is host:port of the EC2 API outside of the namespaces; Auto Scaling and the metadata of each instance take a
+	// free port of the same host each. Default 127.0.0.1:0.
 	Listen string
 	// Prefix starts the names of the network namespaces; default vpclab-<process ID>.
 	Prefix string
@@ -51,9 +51,10 @@ type Running struct {
 	*scenario.Lab
 	Fabric *fabric.Fabric // nil for [Serve]
 
-	EC2URL  string
-	IMDSURL map[string]string // by the name of the instance
-	Netns   map[string]string // paths by the name of the instance, and "vpc"; nil for [Serve]
+	EC2URL         string
+	AutoScalingURL string
+	IMDSURL        map[string]string // by the name of the instance
+	Netns          map[string]string // paths by the name of the instance, and "vpc"; nil for [Serve]
 
 	stop   context.CancelFunc
 	group  *errgroup.Group
@@ -106,6 +107,13 @@ func start(ctx context.Context, s *scenario.Scenario, cfg Config, withFabric boo
 			return nil, err
 		}
 	}
+	r.Functions.SetEnvironment(map[string]string{
+		"AWS_ENDPOINT_URL_EC2": r.EC2URL, "AWS_ENDPOINT_URL_AUTO_SCALING": r.AutoScalingURL,
+	})
+	r.group.Go(func() error {
+		r.Lab.Run(live)
+		return nil
+	})
 	return r, nil
 }
 
@@ -122,6 +130,11 @@ func (r *Running) serveOutside(ctx, live context.Context, listen string, logger 
 	}
 	serve(live, r.group, l, r.Front, logger)
 	r.EC2URL = "http://" + l.Addr().String()
+	if l, err = open(net.JoinHostPort(host, "0")); err != nil {
+		return err
+	}
+	serve(live, r.group, l, r.ScalingFront, logger)
+	r.AutoScalingURL = "http://" + l.Addr().String()
 	for _, name := range slices.Sorted(maps.Keys(r.Metadata)) {
 		l, err := open(net.JoinHostPort(host, "0"))
 		if err != nil {
