@@ -16,16 +16,20 @@ type Held struct {
 	Reservations []eni.Reservation
 	taken        map[netip.Addr]bool
 	prefixes     []netip.Prefix
+	workers      map[eni.InstanceID]bool // that have one of our ENIs there
 }
 
 // NewHeld collects what the ENIs of a subnet hold.
 func NewHeld(reservations []eni.Reservation, devices []eni.Device) Held {
-	h := Held{Reservations: reservations, taken: map[netip.Addr]bool{}}
+	h := Held{Reservations: reservations, taken: map[netip.Addr]bool{}, workers: map[eni.InstanceID]bool{}}
 	for _, d := range devices {
 		for _, a := range append([]netip.Addr{d.Interface.Primary}, d.Secondary...) {
 			h.taken[a] = true
 		}
 		h.prefixes = append(h.prefixes, d.Prefixes...)
+		if worker := d.Tags[TagInstance]; worker != "" {
+			h.workers[eni.InstanceID(worker)] = true
+		}
 	}
 	return h
 }

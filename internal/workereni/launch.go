@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -18,8 +17,9 @@ import (
 const (
 	// backoffBase and backoffCap bound the pauses between attempts, which are drawn at random below them: workers that start
 	// together must not come again together. At EC2's 5 writes/s, a hundred workers need 20 s for one call each.
-	backoffBase = time.Second
-	backoffCap  = 20 * time.Second
+	backoffBase   = time.Second
+	throttledBase = 4 * time.Second
+	backoffCap    = 20 * time.Second
 	// lookInterval is between two looks for what was done and is not shown yet.
 	lookInterval = time.Second
 	// undoTimeout is for undoing, when the caller's time may be up.
@@ -69,7 +69,11 @@ func (f *Flow) persist(ctx context.Context, step func() (progress bool, err erro
 		}
 		delay := lookInterval
 		if !errors.Is(err, errLater) {
-			delay = backoffBase/10 + rand.N(min(backoffCap, backoffBase<<min(tries, 10)))
+			base := backoffBase
+			if errors.Is(err, eni.ErrThrottled) {
+				base = throttledBase
+			}
+			delay = base/10 + rand.N(min(backoffCap, base<<min(tries, 10)))
 			f.log.Info("EC2 call to be repeated", "error", err, "after", delay)
 		}
 		if pause(ctx, delay) != nil {
@@ -122,28 +126,45 @@ func (f *Flow) heartbeat(ctx context.Context, q Request) (stop func()) {
 	return func() { cancel(); <-ended }
 }
 
-// read collects what EC2 says of the worker. What does not change during a run is read once.
-func (r *run) read(ctx context.Context) (Facts, error) {
-	facts := Facts{Now: time.Now(), Held: r.held}
-	workers, err := r.ec2.Workers(ctx, []eni.InstanceID{r.q.Instance})
-	if err != nil {
-		return facts, err
+// read collects what EC2 says of the worker, as far as it is not known or has to be looked at again. What does not change during a
+// run is read once.
+func (r *run) read(ctx context.Context) (err error) {
+	if r.worker.ID == "" {
+		workers, err := r.ec2.Workers(ctx, []eni.InstanceID{r.q.Instance})
+		if err != nil {
+			return err
+		}
+		if len(workers) == 0 {
+			return fmt.Errorf("instance %s: %w", r.q.Instance, eni.ErrNotFound) // EC2 may show it later
+		}
+		r.worker = workers[0]
 	}
-	if len(workers) == 0 {
-		return facts, fmt.Errorf("instance %s: %w", r.q.Instance, eni.ErrNotFound) // EC2 may show it later
+	if r.worker.Gone() {
+		return fmt.Errorf("%w: %s is %s", ErrGone, r.q.Instance, r.worker.State)
 	}
-	facts.Worker = workers[0]
-	if facts.Worker.Gone() {
-		return facts, fmt.Errorf("%w: %s is %s", ErrGone, r.q.Instance, facts.Worker.State)
+	if !r.looked {
+		if r.ours, err = r.ec2.DevicesTagged(ctx, r.cfg.identity(r.q.Instance)); err != nil {
+			return err
+		}
+		r.looked = true
 	}
-	if facts.Ours, err = r.ec2.DevicesTagged(ctx, r.cfg.identity(r.q.Instance)); err != nil {
-		return facts, err
+	if err := r.readOnce(ctx, r.worker); err != nil {
+		return err
 	}
-	if err := r.readOnce(ctx, facts.Worker); err != nil {
-		return facts, err
+	return r.readHeld(ctx)
+}
+
+// facts are what read has collected.
+func (r *run) facts() Facts {
+	return Facts{Now: time.Now(), Worker: r.worker, Layout: r.layout, Subnets: r.subnets, Groups: r.groups, Ours: r.ours, Held: r.held}
+}
+
+// forget has the next pass look again: at our ENIs, and after a surprise at the worker as well.
+func (r *run) forget(surprise bool) {
+	r.looked = false
+	if surprise {
+		r.worker = eni.Worker{}
 	}
-	facts.Layout, facts.Subnets, facts.Groups = r.layout, r.subnets, r.groups
-	return facts, r.readHeld(ctx, facts)
 }
 
 func (r *run) readOnce(ctx context.Context, w eni.Worker) (err error) {
@@ -166,8 +187,8 @@ func (r *run) readOnce(ctx context.Context, w eni.Worker) (err error) {
 }
 
 // readHeld reads the subnets out of which addresses are still to be chosen.
-func (r *run) readHeld(ctx context.Context, facts Facts) error {
-	merged := r.merge(facts)
+func (r *run) readHeld(ctx context.Context) (err error) {
+	merged := r.merge(r.facts())
 	targets, _ := merged.targets(r.cfg)
 	mine := merged.mine(targets)
 	for _, t := range targets {
@@ -175,9 +196,12 @@ func (r *run) readHeld(ctx context.Context, facts Facts) error {
 		if _, known := r.held[t.Subnet]; known || exists || t.Addressing == DHCP && t.Stock == 0 || !t.In.IPv4.IsValid() {
 			continue
 		}
-		reservations, err := r.ec2.Reservations(ctx, t.Subnet)
-		if err != nil {
-			return err
+		reservations, known := r.reservations[t.Subnet]
+		if !known {
+			if reservations, err = r.ec2.Reservations(ctx, t.Subnet); err != nil {
+				return err
+			}
+			r.reservations[t.Subnet] = reservations
 		}
 		devices, err := r.ec2.DevicesIn(ctx, t.Subnet)
 		if err != nil {
@@ -188,10 +212,11 @@ func (r *run) readHeld(ctx context.Context, facts Facts) error {
 	return nil
 }
 
-// rank is how many workers of the group that still lack their ENI in the target's subnet come before this one. Each takes the
-// free address of its rank, so that workers that start together do not all try the first.
+// rank is how many workers of the group that lacked an ENI in the target's subnet, when the subnet was read, come before this one.
+// Each takes the free address of its rank, so that workers that start together do not all try the first. Those that read the subnet
+// later see fewer free addresses and fewer workers, and come to the same.
 func (r *run) rank(ctx context.Context, t Target) (int, error) {
-	if r.q.Group == "" || t.Addressing == DHCP {
+	if r.q.Group == "" {
 		return 0, nil
 	}
 	if !r.ranked {
@@ -203,8 +228,7 @@ func (r *run) rank(ctx context.Context, t Target) (int, error) {
 	}
 	before := 0
 	for _, p := range r.peers {
-		has := slices.ContainsFunc(p.Devices, func(d eni.Device) bool { return d.SubnetID == t.Subnet && !d.IsPrimary() })
-		if p.AZ == t.In.AZ && !has && p.ID < r.q.Instance {
+		if p.AZ == t.In.AZ && !r.held[t.Subnet].workers[p.ID] && p.ID < r.q.Instance {
 			before++
 		}
 	}

@@ -26,18 +26,24 @@ type run struct {
 	q      Request
 	result []eni.Device
 
+	worker eni.Worker   // its ID is empty until it is read
+	ours   []eni.Device // looked says whether they are read
+	looked bool
+
 	settled bool // the next three are read
 	layout  eni.Layout
 	subnets []eni.Subnet
 	groups  []eni.Group
 
-	targets []Target
-	held    map[eni.SubnetID]Held
-	avoid   map[netip.Addr]bool // asked for, and refused
-	picked  map[netip.Addr]bool // by this run, and given
-	lost    map[Slot]int        // how often an address was taken by somebody faster
-	peers   []eni.Worker
-	ranked  bool // peers is read
+	targets      []Target
+	held         map[eni.SubnetID]Held
+	reservations map[eni.SubnetID][]eni.Reservation
+	avoid        map[netip.Addr]bool // asked for, and refused
+	picked       map[netip.Addr]bool // by this run, and given
+	lost         map[Slot]int        // how often an address was taken by somebody faster
+	acted        bool                // since the last look
+	peers        []eni.Worker
+	ranked       bool // peers is read
 
 	// What this run did, by ENI, in order: EC2 shows it later.
 	done  []eni.ID
@@ -57,7 +63,7 @@ type memory struct {
 
 func newRun(f *Flow, q Request) *run {
 	return &run{
-		Flow: f, q: q, held: map[eni.SubnetID]Held{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
+		Flow: f, q: q, held: map[eni.SubnetID]Held{}, reservations: map[eni.SubnetID][]eni.Reservation{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
 		known: map[eni.ID]memory{}, spent: map[Slot]int{}, refused: map[Slot]time.Time{},
 	}
 }
@@ -89,33 +95,48 @@ func (c Config) groups() (ids []eni.GroupID) {
 
 // pass reads EC2, does what is to be done, and returns nil when EC2 itself shows all of it.
 func (r *run) pass(ctx context.Context) (progress bool, err error) {
-	facts, err := r.read(ctx)
-	if err != nil {
+	if err := r.read(ctx); err != nil {
 		return false, err
 	}
 	for {
-		plan, reasons := NewPlan(r.cfg, r.merge(facts))
+		plan, reasons := NewPlan(r.cfg, r.merge(r.facts()))
 		r.targets = plan.Targets
 		switch {
 		case len(reasons) > 0:
 			return progress, &ImpossibleError{Reasons: reasons}
 		case len(plan.Waits) > 0:
+			r.forget(true)
 			return progress, fmt.Errorf("%w: %s", errLater, plan.Waits[0])
-		case len(plan.Steps) > 0:
-			if err := r.do(ctx, plan.Steps[0], facts.Worker); err != nil {
-				return progress, err
-			}
-			progress = true
-			continue
+		case len(plan.Steps) == 0:
+			return progress, r.confirm()
 		}
-		return progress, r.confirm(facts)
+		if err := r.do(ctx, plan.Steps[0]); err != nil {
+			if !r.nothingNew(err, plan.Steps[0]) {
+				r.forget(true)
+			}
+			return progress, err
+		}
+		progress, r.acted = true, true
 	}
 }
 
+// nothingNew reports whether what is known stays true after the error: EC2 let the call not through, or does not know yet what this
+// run has made.
+func (r *run) nothingNew(err error, s Step) bool {
+	return errors.Is(err, eni.ErrThrottled) || errors.Is(err, eni.ErrNotFound) && r.known[s.Device.ID].created && !r.known[s.Device.ID].removed
+}
+
 // confirm compares with what EC2 shows, without what this run remembers.
-func (r *run) confirm(facts Facts) error {
+func (r *run) confirm() error {
+	if r.acted { // what was read is older than what was done
+		r.forget(false)
+		r.acted = false
+		return fmt.Errorf("%w: %w", errLater, errLook)
+	}
+	facts := r.facts()
 	seen, reasons := NewPlan(r.cfg, facts)
 	if len(reasons) > 0 || !seen.Done() {
+		r.forget(false)
 		return fmt.Errorf("%w: EC2 does not show yet what was done", errLater)
 	}
 	mine := facts.mine(seen.Targets)
@@ -124,6 +145,9 @@ func (r *run) confirm(facts Facts) error {
 	}
 	return nil
 }
+
+// errLook asks for another look.
+var errLook = errors.New("to be read back")
 
 // merge puts what this run did over what EC2 shows.
 func (r *run) merge(f Facts) Facts {
@@ -171,8 +195,8 @@ func (r *run) remember(d eni.Device, change func(*memory)) {
 }
 
 // do makes one call.
-func (r *run) do(ctx context.Context, s Step, w eni.Worker) (err error) {
-	d := s.Device
+func (r *run) do(ctx context.Context, s Step) (err error) {
+	d, w := s.Device, r.worker
 	switch s.Do {
 	case Create:
 		return r.create(ctx, s.Target, w)

@@ -187,3 +187,8 @@ func (w *world) calls(action, result string) (n int) {
 	}
 	return n
 }
+
+// quiet is a flow that logs nowhere.
+func (w *world) quiet(cfg workereni.Config) *workereni.Flow {
+	return workereni.New(cfg, w.client(), nil)
+}
