@@ -94,6 +94,11 @@ func (b *Bus) PutRule(r Rule) error {
 	return nil
 }
 
+// RuleARN is the ARN that a rule of that name has.
+func (b *Bus) RuleARN(name string) string {
+	return fmt.Sprintf("arn:aws:events:%s:%s:rule/%s", b.region, b.account, name)
+}
+
 // DeleteRule removes a rule. Deliveries on their way still arrive. Deleting twice succeeds.
 func (b *Bus) DeleteRule(name string) {
 	b.mu.Lock()
@@ -206,7 +211,7 @@ func (b *Bus) scheduled(r *rule, now time.Time) []byte {
 	event, _ := Event{ // nothing in it can fail to encode
 		ID: fmt.Sprintf("%08x-0000-4000-8000-%012x", b.rng.Uint32(), b.serial), DetailType: "Scheduled Event",
 		Source: "aws.events", Account: b.account, Region: b.region, Time: now,
-		Resources: []string{fmt.Sprintf("arn:aws:events:%s:%s:rule/%s", b.region, b.account, r.Name)},
+		Resources: []string{b.RuleARN(r.Name)},
 	}.JSON()
 	return event
 }

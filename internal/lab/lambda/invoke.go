@@ -66,6 +66,23 @@ func (s *Service) Target(name string) func(context.Context, []byte) error {
 	return func(_ context.Context, event []byte) error { return s.InvokeAsync(name, event) }
 }
 
+// TargetOf is [Service.Target] for a rule of that ARN, which the function must [Service.Allow].
+func (s *Service) TargetOf(name, ruleARN string) func(context.Context, []byte) error {
+	return func(_ context.Context, event []byte) error {
+		f, err := s.find(name)
+		if err != nil {
+			return fmt.Errorf("invoke: %w", err)
+		}
+		f.mu.Lock()
+		allowed := f.allowed[ruleARN]
+		f.mu.Unlock()
+		if !allowed {
+			return fmt.Errorf("invoke %s: its policy does not allow %s to", name, ruleARN)
+		}
+		return s.InvokeAsync(name, event)
+	}
+}
+
 // Run handles asynchronous invocations until ctx ends, and returns when no program runs any more. It is run once.
 func (s *Service) Run(ctx context.Context) {
 	var handling sync.WaitGroup
@@ -108,7 +125,10 @@ func (s *Service) handle(ctx context.Context, a asynchronous) {
 		}
 		_, err = f.run(ctx, a.invocation)
 		<-f.slots
-		if err == nil || ctx.Err() != nil || attempt >= *f.Retries || time.Since(start)+pause > f.MaxEventAge {
+		f.mu.Lock()
+		retries, maxAge := *f.Retries, f.MaxEventAge
+		f.mu.Unlock()
+		if err == nil || ctx.Err() != nil || attempt >= retries || time.Since(start)+pause > maxAge {
 			return
 		}
 		timer := time.NewTimer(pause)

@@ -82,11 +82,12 @@ type function struct {
 	log     *journal
 	slots   chan struct{} // one value for each invocation that runs
 
-	mu     sync.Mutex
-	idle   []*environment
-	all    map[*environment]bool
-	past   []Invocation
-	closed bool // no more programs are started
+	mu      sync.Mutex
+	allowed map[string]bool // ARNs of what may invoke it
+	idle    []*environment
+	all     map[*environment]bool
+	past    []Invocation
+	closed  bool // no more programs are started
 }
 
 // Invocation is what became of one attempt to run a function.
@@ -158,8 +159,37 @@ func (s *Service) Create(in Function) error {
 		return fmt.Errorf("create function %s: it exists", in.Name)
 	}
 	s.functions[in.Name] = &function{
-		Function: in, service: s, log: newJournal(s.config.Log), all: map[*environment]bool{}, slots: make(chan struct{}, in.Concurrency),
+		Function: in, service: s, log: newJournal(s.config.Log), all: map[*environment]bool{}, allowed: map[string]bool{}, slots: make(chan struct{}, in.Concurrency),
 	}
+	return nil
+}
+
+// Configure says how asynchronous invocations of a function are retried, from the next event on.
+// https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionEventInvokeConfig.html
+func (s *Service) Configure(name string, retries int, maxAge time.Duration) error {
+	f, err := s.find(name)
+	if err != nil {
+		return fmt.Errorf("configure retries: %w", err)
+	}
+	if retries < 0 || retries > defaultRetries || maxAge < time.Minute || maxAge > maxEventAge {
+		return fmt.Errorf("configure retries of %s: 0 to %d retries in 1 min to 6 h", name, defaultRetries)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Retries, f.MaxEventAge = &retries, maxAge
+	return nil
+}
+
+// Allow lets what has the ARN invoke a function, as a statement of the function's policy does.
+// https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html
+func (s *Service) Allow(name, sourceARN string) error {
+	f, err := s.find(name)
+	if err != nil {
+		return fmt.Errorf("add permission: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed[sourceARN] = true
 	return nil
 }
 
