@@ -41,6 +41,37 @@ var inertTypes = map[string]inertType{
 		ref:        "sgr-{name}",
 		properties: []string{"GroupId", "IpProtocol", "FromPort", "ToPort", "SourceSecurityGroupId", "Description"},
 	},
+	"AWS::EC2::SecurityGroupEgress": {
+		ref:        "sgr-{name}",
+		properties: []string{"GroupId", "IpProtocol", "FromPort", "ToPort", "DestinationSecurityGroupId", "Description"},
+	},
+	"AWS::IAM::Role": {
+		ref: "{name}", name: "RoleName", attributes: map[string]string{"Arn": "arn:aws:iam::{account}:role/{name}"},
+		properties: []string{"AssumeRolePolicyDocument", "Description", "ManagedPolicyArns", "Policies"},
+	},
+	"AWS::IAM::InstanceProfile": {
+		ref: "{name}", name: "InstanceProfileName", attributes: map[string]string{"Arn": "arn:aws:iam::{account}:instance-profile/{name}"},
+		properties: []string{"Roles"},
+	},
+	"AWS::EKS::AccessEntry": {ref: "{name}", properties: []string{"ClusterName", "PrincipalArn", "Type"}},
+	"AWS::EKS::PodIdentityAssociation": {
+		ref:        "arn:aws:eks:{region}:{account}:podidentityassociation/lab/a-{name}",
+		properties: []string{"ClusterName", "Namespace", "ServiceAccount", "RoleArn"},
+	},
+	"AWS::Logs::LogGroup": {
+		ref: "{name}", name: "LogGroupName", attributes: map[string]string{"Arn": "arn:aws:logs:{region}:{account}:log-group:{name}:*"},
+		properties: []string{"RetentionInDays"},
+	},
+	"AWS::Logs::MetricFilter": {ref: "{name}", properties: []string{"LogGroupName", "FilterPattern", "MetricTransformations"}},
+	"AWS::SQS::Queue": {
+		ref: "https://sqs.{region}.amazonaws.com/{account}/{name}", name: "QueueName",
+		attributes: map[string]string{"Arn": "arn:aws:sqs:{region}:{account}:{name}", "QueueName": "{name}"},
+		properties: []string{"MessageRetentionPeriod", "SqsManagedSseEnabled"},
+	},
+	"AWS::CloudWatch::Alarm": {ref: "{name}", name: "AlarmName", properties: []string{
+		"AlarmActions", "AlarmDescription", "ComparisonOperator", "Dimensions", "EvaluationPeriods", "MetricName", "Namespace", "Period",
+		"Statistic", "Threshold", "TreatMissingData",
+	}},
 }
 
 // NewInert returns the provider of all inert types.
