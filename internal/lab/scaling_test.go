@@ -72,7 +72,7 @@ func hooked(t *testing.T, r *lab.Running) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	if _, err := r.Cloud.CreateLaunchTemplate(now, "workers", vpc.LaunchTemplateData{InstanceType: "m5.large", ImageID: "ami-1"}, nil); err != nil {
+	if _, err := r.Cloud.CreateLaunchTemplate(now, vpc.CreateLaunchTemplateInput{Name: "workers", Data: vpc.LaunchTemplateData{InstanceType: "m5.large", ImageID: "ami-1"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Scaling.CreateGroup(now, "g", rules.GroupSettings{

@@ -72,9 +72,11 @@ type suite struct {
 // lab is one `vpclab serve` and the CLI that speaks to it. A failed expectation ends the test.
 type lab struct {
 	*suite
-	t   *testing.T
-	url string
-	IDs map[string]string // instance IDs by name
+	t          *testing.T
+	service    string // ec2, or autoscaling
+	url        string // of the service
+	scalingURL string
+	IDs        map[string]string // instance IDs by name
 
 	interfaces []any // of describe-network-interfaces, read once
 }
@@ -107,13 +109,19 @@ func (s *suite) start(t *testing.T, scenario string) *lab {
 		}
 	})
 	var ready struct {
-		EC2 string            `json:"ec2"`
-		IDs map[string]string `json:"ids"`
+		EC2         string            `json:"ec2"`
+		AutoScaling string            `json:"autoscaling"`
+		IDs         map[string]string `json:"ids"`
 	}
 	if err = json.Unmarshal(line, &ready); err != nil {
 		t.Fatalf("ready line %s: %v", line, err)
 	}
-	return &lab{suite: s, t: t, url: ready.EC2, IDs: ready.IDs}
+	return &lab{suite: s, t: t, service: "ec2", url: ready.EC2, scalingURL: ready.AutoScaling, IDs: ready.IDs}
+}
+
+// scaling is the same lab, for calls of Auto Scaling.
+func (l *lab) scaling() *lab {
+	return &lab{suite: l.suite, t: l.t, service: "autoscaling", url: l.scalingURL, scalingURL: l.scalingURL, IDs: l.IDs}
 }
 
 // answer is what the CLI made of a call: output, or the error that EC2 answered.
@@ -125,11 +133,11 @@ type answer struct {
 // refusal is how the CLI prints an error of the service.
 var refusal = regexp.MustCompile(`(?s)An error occurred \(([^)]+)\) when calling the \w+ operation(?: \([^)]*\))?: (.*)`)
 
-// call runs `aws ec2 COMMAND`; the words of the command are separated by spaces.
+// call runs `aws SERVICE COMMAND`; the words of the command are separated by spaces.
 func (l *lab) call(command string) answer {
 	l.t.Helper()
 	l.calls.Add(1)
-	args := append([]string{"ec2", "--endpoint-url", l.url, "--output", "json", "--no-cli-pager"}, strings.Fields(command)...)
+	args := append([]string{l.service, "--endpoint-url", l.url, "--output", "json", "--no-cli-pager"}, strings.Fields(command)...)
 	cmd := exec.CommandContext(l.t.Context(), l.aws, args...)
 	cmd.Env = []string{
 		"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "HOME=/nonexistent", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
@@ -144,14 +152,14 @@ func (l *lab) call(command string) answer {
 	}
 	if err != nil {
 		if _, ok := errors.AsType[*exec.ExitError](err); !ok {
-			l.t.Fatalf("aws ec2 %s: %v", command, err)
+			l.t.Fatalf("aws %s %s: %v", l.service, command, err)
 		}
 		return answer{code: "no answer", message: strings.TrimSpace(stderr.String())}
 	}
 	var a answer
 	if stdout.Len() > 0 {
 		if err := json.NewDecoder(&stdout).Decode(&a.output); err != nil && !errors.Is(err, io.EOF) {
-			l.t.Fatalf("aws ec2 %s: %v", command, err)
+			l.t.Fatalf("aws %s %s: %v", l.service, command, err)
 		}
 	}
 	return a
@@ -162,7 +170,7 @@ func (l *lab) accept(command string) answer {
 	l.t.Helper()
 	a := l.call(command)
 	if a.code != "" {
-		l.t.Fatalf("aws ec2 %s\n\trefused: %s: %s", command, a.code, a.message)
+		l.t.Fatalf("aws %s %s\n\trefused: %s: %s", l.service, command, a.code, a.message)
 	}
 	return a
 }
@@ -172,7 +180,7 @@ func (l *lab) refuse(code, message, command string) {
 	l.t.Helper()
 	a := l.call(command)
 	if a.code != code || (message != "" && a.message != message) {
-		l.t.Fatalf("aws ec2 %s\n\t got: %s: %s\n\twant: %s: %s", command, a.code, a.message, code, message)
+		l.t.Fatalf("aws %s %s\n\t got: %s: %s\n\twant: %s: %s", l.service, command, a.code, a.message, code, message)
 	}
 	l.refusals.Add(1)
 }

@@ -50,7 +50,7 @@ func newRegion(t *testing.T) *region {
 		t.Fatal(err)
 	}
 	r.subnet = s.ID
-	if _, err := cloud.CreateLaunchTemplate(time.Time{}, "workers", vpc.LaunchTemplateData{ImageID: "ami-1", InstanceType: "m5.large"}, nil); err != nil {
+	if _, err := cloud.CreateLaunchTemplate(time.Time{}, vpc.CreateLaunchTemplateInput{Name: "workers", Data: vpc.LaunchTemplateData{ImageID: "ami-1", InstanceType: "m5.large"}}); err != nil {
 		t.Fatal(err)
 	}
 	r.client = autoscaling.New(autoscaling.Options{

@@ -43,10 +43,10 @@ func newBench(t *testing.T, lags vpc.Propagation) *bench {
 		b.must(err)
 		b.subnets = append(b.subnets, s.ID)
 	}
-	_, err = b.cloud.CreateLaunchTemplate(time.Time{}, "workers", vpc.LaunchTemplateData{
+	_, err = b.cloud.CreateLaunchTemplate(time.Time{}, vpc.CreateLaunchTemplateInput{Name: "workers", Data: vpc.LaunchTemplateData{
 		ImageID: "ami-1", InstanceType: "m5.2xlarge", Tags: map[string]string{"Name": "worker"},
 		InterfaceTags: map[string]string{"primary": "yes"}, Metadata: vpc.MetadataOptions{HTTPTokens: "required"},
-	}, nil)
+	}})
 	b.must(err)
 	return b
 }
@@ -272,6 +272,35 @@ func TestScaleInKeepsTheZonesEven(t *testing.T) {
 	b.expect("InService InService InService Terminating:Wait Terminating:Wait")
 	b.pass(time.Minute)
 	b.expect("InService InService InService")
+}
+
+func TestScaleInTakesTheOldestVersionFirst(t *testing.T) {
+	b := newBench(t, vpc.Propagation{})
+	b.create(GroupSettings{MaxSize: 2, DesiredCapacity: 1, Subnets: b.subnets[:1], Template: TemplateRef{}})
+	lt, err := b.cloud.View(b.now).LaunchTemplate("workers")
+	b.must(err)
+	_, err = b.cloud.CreateLaunchTemplateVersion(b.now, lt.ID, vpc.LaunchTemplateData{InstanceType: "m5.large"})
+	b.must(err)
+	b.must(b.service.UpdateGroup(b.now, "g", func(s *GroupSettings) { s.DesiredCapacity, s.Template.Version = 2, "$Latest" }))
+	b.must(b.service.SetDesiredCapacity(b.now, "g", 1))
+	g, _ := b.service.Group("g")
+	if i := g.Instances[0]; i.Type != "m5.large" || i.Template.Version != "2" {
+		t.Errorf("the one that stays: %+v", i)
+	}
+	if err := b.service.UpdateGroup(b.now, "g", func(s *GroupSettings) { s.Template.Version = "3" }); err == nil {
+		t.Error("a version that does not exist is accepted")
+	}
+}
+
+func TestProtectedInstancesStay(t *testing.T) {
+	b := newBench(t, vpc.Propagation{})
+	b.create(GroupSettings{MaxSize: 2, DesiredCapacity: 2, NewInstancesProtectedFromScaleIn: true})
+	b.must(b.service.SetDesiredCapacity(b.now, "g", 0))
+	b.expect("InService InService")
+	g, _ := b.service.Group("g")
+	b.must(b.service.UpdateGroup(b.now, "g", func(s *GroupSettings) { s.DesiredCapacity = 2 }))
+	b.must(b.service.TerminateInstance(b.now, g.Instances[0].ID, true)) // a person is not held up
+	b.expect("InService")
 }
 
 func TestAnInstanceKilledFromOutsideIsReplaced(t *testing.T) {

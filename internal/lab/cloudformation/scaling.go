@@ -61,7 +61,7 @@ func (p templateProvider) Create(_ context.Context, r Request) (Physical, error)
 	if err := r.Properties.Err(); err != nil {
 		return Physical{}, err
 	}
-	t, err := p.cloud.CreateLaunchTemplate(time.Now(), name, data, nil)
+	t, err := p.cloud.CreateLaunchTemplate(time.Now(), vpc.CreateLaunchTemplateInput{Name: name, Data: data})
 	return Physical{Ref: t.ID, Attributes: map[string]string{
 		"LaunchTemplateId": t.ID, "LatestVersionNumber": strconv.Itoa(t.Latest()), "DefaultVersionNumber": strconv.Itoa(t.Default),
 	}}, err

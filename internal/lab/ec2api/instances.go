@@ -30,6 +30,7 @@ type runInstancesRequest struct {
 	} `ec2:"Ipv6Address"`
 	Interfaces  []interfaceSpecification `ec2:"NetworkInterface"`
 	Tags        []tagSpecification       `ec2:"TagSpecification"`
+	Metadata    metadataOptions          `ec2:"MetadataOptions"`
 	ClientToken string                   `ec2:"ClientToken"`
 	DryRun      bool                     `ec2:"DryRun"`
 }
@@ -72,7 +73,7 @@ func runInstances(c *call, in runInstancesRequest) (*runInstancesResponse, error
 	input := vpc.RunInstancesInput{
 		ImageID: in.ImageID, InstanceType: in.InstanceType, MinCount: in.MinCount, MaxCount: in.MaxCount,
 		AZ: in.Placement.AZ, SubnetID: in.SubnetID, Groups: in.Groups, ClientToken: in.ClientToken,
-		Tags: tags["instance"], InterfaceTags: tags["network-interface"],
+		Tags: tags["instance"], InterfaceTags: tags["network-interface"], Metadata: vpc.MetadataOptions(in.Metadata),
 		AddressRequest: vpc.AddressRequest{Primary: in.PrivateIP, IPv6Count: in.IPv6Count},
 	}
 	for _, a := range in.IPv6 {

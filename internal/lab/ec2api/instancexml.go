@@ -4,6 +4,7 @@
 package ec2api
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 
@@ -41,6 +42,24 @@ type instanceXML struct {
 	ClientToken    string                    `xml:"clientToken"`
 	Tags           set[tagXML]               `xml:"tagSet"`
 	Interfaces     set[instanceInterfaceXML] `xml:"networkInterfaceSet"`
+	Metadata       metadataXML               `xml:"metadataOptions"`
+}
+
+// metadataXML is InstanceMetadataOptionsResponse. The lab's metadata service has version 2 only, at any number of hops,
+// whatever stands here.
+type metadataXML struct {
+	State    string `xml:"state"`
+	Tokens   string `xml:"httpTokens"`
+	HopLimit int    `xml:"httpPutResponseHopLimit"`
+	Endpoint string `xml:"httpEndpoint"`
+}
+
+// metadataOf fills in what EC2 takes where nothing is said. unverified: that it is this for every image.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-options.html
+func metadataOf(o vpc.MetadataOptions) metadataXML {
+	return metadataXML{
+		State: "applied", Tokens: cmp.Or(o.HTTPTokens, "optional"), HopLimit: cmp.Or(o.HopLimit, 1), Endpoint: cmp.Or(o.HTTPEndpoint, "enabled"),
+	}
 }
 
 type stateXML struct {
@@ -89,7 +108,7 @@ func (c *call) instanceOf(i vpc.Instance, enis []vpc.ENI) instanceXML {
 		LaunchTime: timestamp(i.LaunchTime), AZ: i.AZ, Tenancy: "default", Monitoring: "disabled",
 		Architecture: architecture(i.Type), Hypervisor: vpc.Xen, Virtualization: "hvm", // EC2 says xen for Nitro too
 		ENASupport: true, ClientToken: i.ClientToken, Tags: tagSet(i.Tags),
-		Interfaces: setOf(enis, c.instanceInterfaceOf),
+		Interfaces: setOf(enis, c.instanceInterfaceOf), Metadata: metadataOf(i.Metadata),
 	}
 	// A terminated instance has no place in the network any more.
 	if i.State == vpc.StateTerminated {

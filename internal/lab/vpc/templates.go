@@ -36,6 +36,14 @@ type LaunchTemplateData struct {
 	Metadata        MetadataOptions
 }
 
+// CreateLaunchTemplateInput describes a template to be.
+type CreateLaunchTemplateInput struct {
+	Name        string
+	Data        LaunchTemplateData
+	Tags        map[string]string
+	ClientToken string
+}
+
 // MetadataOptions say how the instance metadata answers. Empty fields are EC2's defaults.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_LaunchTemplateInstanceMetadataOptionsRequest.html
 type MetadataOptions struct {
@@ -67,23 +75,29 @@ func (t LaunchTemplate) Version(name string) (number int, data LaunchTemplateDat
 
 // CreateLaunchTemplate makes a template with its first version.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateLaunchTemplate.html
-func (c *Cloud) CreateLaunchTemplate(now time.Time, name string, data LaunchTemplateData, tags map[string]string) (out LaunchTemplate, err error) {
+func (c *Cloud) CreateLaunchTemplate(now time.Time, in CreateLaunchTemplateInput) (out LaunchTemplate, err error) {
 	err = c.change(now, func(tx *change) error {
-		if name == "" {
+		again, ok, err := repeated[LaunchTemplate](tx, "CreateLaunchTemplate", in.ClientToken, in)
+		if ok || err != nil {
+			out = again
+			return err
+		}
+		if in.Name == "" {
 			return errMissing("LaunchTemplateName")
 		}
-		if slices.ContainsFunc(tx.templates.all(), func(t LaunchTemplate) bool { return t.Name == name }) {
+		if slices.ContainsFunc(tx.templates.all(), func(t LaunchTemplate) bool { return t.Name == in.Name }) {
 			return Errorf("InvalidLaunchTemplateName.AlreadyExistsException", "Launch template name already in use.")
 		}
-		if err := checkTemplate(data); err != nil {
+		if err := checkTemplate(in.Data); err != nil {
 			return err
 		}
 		out = LaunchTemplate{
-			ID: tx.newID("lt"), Name: name, CreatedAt: tx.stamp(), Versions: []LaunchTemplateData{data}, Default: 1,
-			Tags: maps.Clone(tags),
+			ID: tx.newID("lt"), Name: in.Name, CreatedAt: tx.stamp(), Versions: []LaunchTemplateData{in.Data}, Default: 1,
+			Tags: maps.Clone(in.Tags),
 		}
 		tx.putTemplate(out)
-		return CheckTags(tags)
+		remember(tx, "CreateLaunchTemplate", in.ClientToken, in, out)
+		return CheckTags(in.Tags)
 	})
 	if err != nil {
 		return LaunchTemplate{}, err
