@@ -62,7 +62,7 @@ type Physical struct {
 // Stack is a deployed template.
 type Stack struct {
 	Name      string
-	Status    string // CREATE_COMPLETE, or DELETE_FAILED with resources left
+	Status    string // one of those below; of the last two, resources are left
 	Outputs   map[string]string
 	Resources []Resource // in the order in which they were made
 }
@@ -119,7 +119,7 @@ func (e *Engine) Stacks() []Stack {
 // Create deploys a template. Parameters that it leaves out have their defaults. When it fails nothing is left, unless
 // the error says that the rollback failed too: then the stack exists with what is left, for [Engine.Delete].
 func (e *Engine) Create(ctx context.Context, name string, t *Template, parameters map[string]string) (out Stack, err error) {
-	if err := e.begin(name, true); err != nil {
+	if err = e.begin(name, true); err != nil {
 		return Stack{}, err
 	}
 	defer func() { e.end(name, out) }()
@@ -133,17 +133,17 @@ func (e *Engine) Create(ctx context.Context, name string, t *Template, parameter
 		return Stack{}, err
 	}
 	out = Stack{Name: name, Status: StatusCreateComplete, Outputs: map[string]string{}}
-	if err := e.createAll(ctx, s, order, &out); err != nil {
-		failure := fmt.Errorf("create stack %s: %w", name, err)
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-		defer cancel()
-		if left, err := e.deleteAll(cleanup, out.Resources); err != nil {
-			out.Status, out.Resources = StatusRollbackFailed, left
-			return out, errors.Join(failure, fmt.Errorf("roll back: %w", err))
-		}
-		return Stack{}, failure
+	if err = e.createAll(ctx, s, order, &out); err == nil {
+		return out, nil
 	}
-	return out, nil
+	err = fmt.Errorf("create stack %s: %w", name, err)
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	if left, failure := e.deleteAll(cleanup, out.Resources); failure != nil {
+		out.Status, out.Resources = StatusRollbackFailed, left
+		return out, errors.Join(err, fmt.Errorf("roll back: %w", failure))
+	}
+	return Stack{}, err
 }
 
 // rollbackTimeout bounds the deletion of what a failed stack had made: an Auto Scaling group's instances have their
@@ -174,7 +174,7 @@ func (e *Engine) createAll(ctx context.Context, s *scope, order []string, out *S
 
 // Delete deletes a stack, its resources in the reverse order. A resource that cannot be deleted keeps those that it
 // depends on, and the stack: a later Delete goes on. A stack that does not exist is deleted.
-func (e *Engine) Delete(ctx context.Context, name string) (err error) {
+func (e *Engine) Delete(ctx context.Context, name string) error {
 	if err := e.begin(name, false); err != nil {
 		return err
 	}
