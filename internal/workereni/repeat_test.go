@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
+)
+
+// TestAHealthyWorkerIsLeftAlone: an event that comes again after the configuration was changed to something impossible.
+func TestAHealthyWorkerIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+		w.mustLaunch(w.flow(cfg), id)
+		if _, err := w.launch(w.flow(w.config(w.on("n4-a"), w.on("tiny-a", at(9, 1)))), id); !errors.Is(err, workereni.ErrImpossible) {
+			t.Errorf("got %v", err)
+		}
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+	})
+}
+
+// TestALaunchAfterAnUndoneOne: the client tokens of the first are used up, by ENIs that were deleted.
+func TestALaunchAfterAnUndoneOne(t *testing.T) {
+	for lag, ec2 := range lags {
+		t.Run(lag, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones+ec2)
+				cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+				if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Nth: 1, Count: 1000, Kind: front.ErrorBefore, Code: "UnauthorizedOperation"}}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.launch(w.flow(cfg), id); !errors.Is(err, workereni.ErrImpossible) {
+					t.Fatalf("got %v", err)
+				}
+				w.wantENIs()
+				if err := w.lab.Front.SetFaults(nil); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				w.mustLaunch(w.flow(cfg), id)
+				w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+				if took := time.Since(began); took > 2*time.Minute {
+					t.Errorf("took %s", took)
+				}
+			})
+		})
+	}
+}
+
+// TestTwoENIsForOneSlot: what runs that knew nothing of one another could leave comes down to one.
+func TestTwoENIsForOneSlot(t *testing.T) {
+	for name, attached := range map[string]int{"none is attached": -1, "the first is attached": 0, "the second is attached": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones)
+				id := w.instance("m5.2xlarge", "nodes-a")
+				for n := range 2 {
+					e, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: w.lab.Subnets["n4-a"], Tags: map[string]string{
+						workereni.TagOwner: "group-1", workereni.TagInstance: string(id), workereni.TagSlot: "0:1", eni.TagNoManage: "true",
+					}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n != attached {
+						continue
+					}
+					if _, err := w.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{NetworkInterfaceID: e.ID, InstanceID: string(id), DeviceIndex: 1}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.mustLaunch(w.flow(w.config(w.on("n4-a"))), id)
+				w.wantENIs("0:1 n4-a at 0:1 dies")
+			})
+		})
+	}
+}
+
+// TestAnInstanceThatEC2DoesNotKnowYet: the event is faster than EC2's other answers.
+func TestAnInstanceThatEC2DoesNotKnowYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+lags["late"])
+		out, err := w.lab.Cloud.RunInstances(time.Now(), vpc.RunInstancesInput{
+			ImageID: "ami-0123456789abcdef0", InstanceType: "m5.2xlarge", MinCount: 1, MaxCount: 1, SubnetID: w.lab.Subnets["nodes-a"],
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.mustLaunch(w.flow(w.config(w.on("n4-a"))), eni.InstanceID(out.Instances[0].ID))
+		w.wantENIs("0:1 n4-a at 0:1 dies")
+	})
+}
+
+// TestAnInstanceThatGoesMeanwhile: what was made for it and is not attached goes too.
+func TestAnInstanceThatGoesMeanwhile(t *testing.T) {
+	for _, after := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 4 * time.Second, 6 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones+lags["late"])
+				id := w.instance("m5.2xlarge", "nodes-a")
+				time.AfterFunc(after, func() {
+					if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(id)}); err != nil {
+						t.Error(err)
+					}
+				})
+				if _, err := w.launch(w.flow(w.twoENIs()), id); !errors.Is(err, workereni.ErrGone) && !errors.Is(err, workereni.ErrImpossible) {
+					t.Errorf("got %v", err)
+				}
+				w.wantENIs()
+			})
+		})
+	}
+}
