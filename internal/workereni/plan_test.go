@@ -150,6 +150,9 @@ func TestPrimaryAddresses(t *testing.T) {
 		var reservations []eni.Reservation
 		for range rapid.IntRange(0, 3).Draw(t, "reservations") {
 			cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(4 * rapid.IntRange(0, 15).Draw(t, "block"))}), rapid.IntRange(27, 30).Draw(t, "bits")).Masked()
+			if slices.ContainsFunc(reservations, func(r eni.Reservation) bool { return r.CIDR.Overlaps(cidr) }) {
+				continue // EC2 allows none that overlap
+			}
 			reservations = append(reservations, eni.Reservation{CIDR: cidr, Type: rapid.SampledFrom([]eni.ReservationType{eni.Explicit, eni.Prefix}).Draw(t, "type")})
 		}
 		var devices []eni.Device
@@ -177,4 +180,32 @@ func TestPrimaryAddresses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWhoseAnOccupantIs: an ENI of ours may be attached, as EC2 shows, before EC2 shows its tags.
+func TestWhoseAnOccupantIs(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for name, tt := range map[string]struct {
+		occupant        eni.Device
+		waits, reasoned bool
+	}{
+		"somebody else's": {eni.Device{AttachedAt: now.Add(-time.Hour)}, false, true},
+		"perhaps ours":    {eni.Device{AttachedAt: now.Add(-settleTime / 2)}, true, false},
+		"leaving":         {eni.Device{AttachedAt: now.Add(-time.Hour), AttachmentStatus: eni.StatusDetaching}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := tt.occupant
+			d.ID, d.DeviceIndex, d.Attachment = "eni-1", 1, "a-1"
+			p, reasons := NewPlan(
+				Config{Interfaces: []Interface{{Subnet: "subnet-1", Addressing: DHCP}}},
+				Facts{
+					Now: now, Worker: eni.Worker{Instance: eni.Instance{AZ: "a"}, Devices: []eni.Device{d}},
+					Layout:  eni.Layout{Limits: eni.Limits{Interfaces: 4}, Cards: []eni.Card{{Interfaces: 4}}},
+					Subnets: []eni.Subnet{{ID: "subnet-1", AZ: "a", IPv4: netip.MustParsePrefix("10.0.1.0/24"), Available: 9}},
+				})
+			if (len(p.Waits) > 0) != tt.waits || (len(reasons) > 0) != tt.reasoned {
+				t.Errorf("waits %v, reasons %v", p.Waits, reasons)
+			}
+		})
+	}
 }

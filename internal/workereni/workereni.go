@@ -98,7 +98,7 @@ type Request struct {
 	Heartbeat func(context.Context) error
 }
 
-// HeartbeatInterval is half of the shortest usual timeout of a lifecycle hook, and less than a fifth of the samples' 300 s.
+// HeartbeatInterval is a fifth of the 300 s that the hooks of the AWS samples allow.
 const HeartbeatInterval = 60 * time.Second
 
 // tagAutoScalingGroup is the tag that Auto Scaling sets on its instances.
