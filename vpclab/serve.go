@@ -30,7 +30,8 @@ An unmodified AWS CLI or SDK works against these URLs, with any credentials:
   aws ec2 describe-instances --region us-west-2 --endpoint-url URL
   AWS_ENDPOINT_URL_EC2=URL AWS_EC2_METADATA_SERVICE_ENDPOINT=URL agent …
 
-Auto Scaling keeps groups, with lifecycle hooks, from launch templates:
+Auto Scaling keeps groups, with lifecycle hooks, from launch templates. What it launches has its metadata in its namespace,
+with vpclab up:
 
   aws autoscaling describe-auto-scaling-groups --region us-west-2 --endpoint-url URL
 

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/fabric"
-	"github.com/multus-vpc/multus-vpc/internal/lab/metadata"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
@@ -157,11 +156,7 @@ func (f *follower) serveWorker(ctx, live context.Context, id string) error {
 	serving, stop := context.WithCancel(live)
 	s := &services{stop: stop, group: new(errgroup.Group)}
 	f.inside[id] = s
-	imds := f.lab.Metadata[name]
-	if f.lab.Instances[name] != id {
-		imds = metadata.New(metadata.Config{Cloud: f.lab.Cloud, InstanceID: id})
-	}
-	for at, handler := range map[netip.AddrPort]http.Handler{IMDSInWorker: imds, EC2InWorker: f.lab.Front} {
+	for at, handler := range map[netip.AddrPort]http.Handler{IMDSInWorker: f.lab.MetadataOf(id), EC2InWorker: f.lab.Front} {
 		l, err := f.open(ctx, name, at)
 		if err != nil {
 			return err

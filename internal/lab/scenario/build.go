@@ -43,6 +43,10 @@ type Lab struct {
 	Functions    *lambda.Service
 
 	early map[string]bool // ENI IDs
+	now   func() time.Time
+
+	mu    sync.Mutex
+	later map[string]*metadata.Service // by the ID of an instance that the scenario does not have
 }
 
 // EC2 is the endpoint as a transport, for an SDK client in the same process.
@@ -68,6 +72,23 @@ func (l *Lab) IMDS(name string) http.RoundTripper {
 	return nil
 }
 
+// MetadataOf is the metadata of any instance by its ID, those that were launched later included.
+func (l *Lab) MetadataOf(instanceID string) *metadata.Service {
+	for name, id := range l.Instances {
+		if id == instanceID {
+			return l.Metadata[name]
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.later[instanceID]
+	if !ok {
+		s = metadata.New(metadata.Config{Cloud: l.Cloud, InstanceID: instanceID, Now: l.now})
+		l.later[instanceID] = s
+	}
+	return s
+}
+
 // Early reports whether an ENI was there when its instance booted. One that was created later never is.
 func (l *Lab) Early(eniID string) bool { return l.early[eniID] }
 
@@ -88,6 +109,8 @@ func Build(s *Scenario, now func() time.Time) (*Lab, error) {
 		ENIs:      make(map[string][]string),
 		Subnets:   make(map[string]string),
 		early:     make(map[string]bool),
+		later:     make(map[string]*metadata.Service),
+		now:       now,
 		Cloud: vpc.New(vpc.Config{
 			Region: regionOf(s.Subnets[0].AZ),
 			Propagation: vpc.Propagation{
