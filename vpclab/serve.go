@@ -66,7 +66,8 @@ const scenarioHelp = `The scenario file (YAML; everything from ec2 on is optiona
     - {action: AssignPrivateIpAddresses, nth: 3, count: 1, kind: lost-reply}   # or probability; code, delay
     seed: 1
   autoScaling: {faults: [{action: CompleteLifecycleAction, kind: lost-reply}]}   # also throttle, as of ec2
-  events: {duplicates: 1, delay: 5s}        # each event once more; events overtake each other within delay`
+  events: {duplicates: 1, delay: 5s}        # each event once more; events overtake each other within delay
+  functions: {retryAfter: 1s}               # of events that a function failed at; AWS waits a minute`
 
 func (d *door) serveCommand() *cobra.Command {
 	var file, listen string

@@ -27,7 +27,7 @@ func listOf[A, B any](in []A, f func(A) B) (out list[B]) {
 // page cuts what a Describe call returns, in order, and says where the next call goes on.
 func page[T any](c *call, all []T, standard, largest int) (part []T, next string, err error) {
 	size, token := c.in.number("MaxRecords"), c.in.text("NextToken")
-	if err := c.in.done(); err != nil {
+	if err = c.in.done(); err != nil {
 		return nil, "", err
 	}
 	n, start := standard, 0

@@ -37,10 +37,10 @@ func newBench(t *testing.T, lags vpc.Propagation) *bench {
 	v, err := b.cloud.AddVPC(time.Time{}, vpc.VPCSetup{IPv4: netip.MustParsePrefix("10.10.0.0/16")})
 	b.must(err)
 	for i, az := range []string{"us-west-2a", "us-west-2b", "us-west-2c"} {
-		s, err := b.cloud.AddSubnet(time.Time{}, vpc.SubnetSetup{
+		s, subnetErr := b.cloud.AddSubnet(time.Time{}, vpc.SubnetSetup{
 			Name: az, VPCID: v.ID, AZ: az, IPv4: netip.MustParsePrefix(fmt.Sprintf("10.10.%d.0/24", i)),
 		})
-		b.must(err)
+		b.must(subnetErr)
 		b.subnets = append(b.subnets, s.ID)
 	}
 	_, err = b.cloud.CreateLaunchTemplate(time.Time{}, vpc.CreateLaunchTemplateInput{Name: "workers", Data: vpc.LaunchTemplateData{

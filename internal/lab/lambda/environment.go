@@ -42,7 +42,7 @@ func (f *function) inEnvironment(ctx context.Context, in invocation, past *Invoc
 	if err != nil {
 		return nil, &FunctionError{Type: "Runtime.InvalidEntrypoint", Message: fmt.Sprintf("RequestId: %s Error: %v", in.id, err)}
 	}
-	if err := e.ready(ctx, in.id); err != nil {
+	if err = e.ready(ctx, in.id); err != nil {
 		e.kill()
 		return nil, err
 	}

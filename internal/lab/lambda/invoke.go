@@ -15,14 +15,7 @@ import (
 )
 
 // ErrThrottled is a synchronous invocation when all of the function's concurrency is in use.
-var ErrThrottled = errors.New("TooManyRequestsException: Rate Exceeded.")
-
-// Pauses before the first and the second retry of an asynchronous invocation.
-// https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html: "one minute … two minutes".
-const (
-	firstRetry  = time.Minute
-	secondRetry = 2 * time.Minute
-)
+var ErrThrottled = errors.New("TooManyRequestsException: Rate Exceeded")
 
 // Invoke runs a function and returns its answer, or a [*FunctionError].
 func (s *Service) Invoke(ctx context.Context, name string, event []byte) ([]byte, error) {
@@ -112,7 +105,7 @@ func (s *Service) Run(ctx context.Context) {
 // handle runs one event until the function succeeds or the retries are used up. An event whose function is gone is
 // dropped.
 func (s *Service) handle(ctx context.Context, a asynchronous) {
-	start, pause := time.Now(), firstRetry
+	start, pause := time.Now(), s.config.RetryAfter
 	for attempt := 0; ; attempt++ {
 		f, err := s.find(a.function)
 		if err != nil {
@@ -138,7 +131,7 @@ func (s *Service) handle(ctx context.Context, a asynchronous) {
 			timer.Stop()
 			return
 		}
-		pause = secondRetry
+		pause = 2 * s.config.RetryAfter
 	}
 }
 

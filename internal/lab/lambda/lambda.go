@@ -52,6 +52,7 @@ const (
 	defaultConcurrency = 1000
 	defaultRetries     = 2
 	maxEventAge        = 6 * time.Hour
+	retryAfter         = time.Minute // and two for the second retry
 )
 
 // Config makes a [Service].
@@ -59,6 +60,9 @@ type Config struct {
 	Account, Region string
 	// Environment is what every program gets: where the lab's other services are.
 	Environment map[string]string
+	// RetryAfter is how long the first retry of an asynchronous invocation waits, and half of what the second does; default
+	// one minute, which is Lambda's. Tests with real programs have less patience.
+	RetryAfter time.Duration
 	// Log gets what the functions write, too; nil drops it.
 	Log io.Writer
 }
@@ -104,6 +108,9 @@ type Invocation struct {
 func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = io.Discard
+	}
+	if c.RetryAfter == 0 {
+		c.RetryAfter = retryAfter
 	}
 	return &Service{config: c, functions: map[string]*function{}, news: make(chan struct{}, 1)}
 }

@@ -160,7 +160,7 @@ func TestAProgramThatDoesNotStart(t *testing.T) {
 	if e, ok := errors.AsType[*FunctionError](err); !ok || !strings.HasSuffix(e.Message, "exit status 3") || !strings.Contains(s.Logs("f"), "no thank you") {
 		t.Errorf("%v; log %s", err, s.Logs("f"))
 	}
-	if err := s.Create(Function{Name: "g", Program: "/nowhere/bootstrap"}); err != nil {
+	if err = s.Create(Function{Name: "g", Program: "/nowhere/bootstrap"}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.Invoke(t.Context(), "g", nil)

@@ -160,7 +160,9 @@ func (b *builder) mountScaling(now func() time.Time) (err error) {
 		Account: cloud.AccountID(), Region: cloud.Region(), Mischief: b.scenario.Events, Seed: seed,
 	})
 	b.lab.Scaling = autoscaling.New(autoscaling.Config{Cloud: cloud, Publish: b.lab.Events.Put, Seed: seed})
-	b.lab.Functions = lambda.New(lambda.Config{Account: cloud.AccountID(), Region: cloud.Region()})
+	b.lab.Functions = lambda.New(lambda.Config{
+		Account: cloud.AccountID(), Region: cloud.Region(), RetryAfter: b.scenario.Functions.RetryAfter,
+	})
 	b.lab.ScalingFront, err = front.New(front.Config{
 		API:     asgapi.Handler(b.lab.Scaling, cloud, now),
 		Actions: asgapi.Actions(),

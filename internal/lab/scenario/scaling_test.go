@@ -165,6 +165,31 @@ func TestAHandlerThatAlwaysFailsGetsNewInstancesMoreAndMoreSlowly(t *testing.T) 
 	})
 }
 
+func TestTheWeatherOfAutoScaling(t *testing.T) {
+	s := parse(t, []byte(twoSubnets))
+	s.AutoScaling.Throttle.Actions = map[string]front.Bucket{"DescribeLifecycleHooks": *front.NewBucket(0, 0)}
+	s.AutoScaling.Faults = []front.Fault{{Action: "DescribeAutoScalingGroups", Kind: front.ServerError}}
+	l := build(t, s)
+	client := sdk.New(sdk.Options{
+		Region: "us-west-2", BaseEndpoint: aws.String("http://autoscaling"), HTTPClient: &http.Client{Transport: l.AutoScaling()}, Retryer: aws.NopRetryer{},
+	})
+	_, throttled := client.DescribeLifecycleHooks(t.Context(), &sdk.DescribeLifecycleHooksInput{AutoScalingGroupName: aws.String("g")})
+	_, failed := client.DescribeAutoScalingGroups(t.Context(), &sdk.DescribeAutoScalingGroupsInput{})
+	for want, err := range map[string]error{"Throttling: Rate exceeded": throttled, "Unavailable: The service is unavailable. Please try again shortly.": failed} {
+		e, ok := errors.AsType[smithy.APIError](err)
+		if !ok || e.ErrorCode()+": "+e.ErrorMessage() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	var results []string
+	for _, c := range l.ScalingFront.Calls() {
+		results = append(results, c.Action+" "+c.Result)
+	}
+	if diff := cmp.Diff([]string{"DescribeAutoScalingGroups Unavailable", "DescribeLifecycleHooks Throttling"}, results); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestLaunchedInstancesHaveTheirMetadata(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, stop := scaling(t, nil, complete)
@@ -200,6 +225,7 @@ func TestScalingKeysAreChecked(t *testing.T) {
 	_, err := Parse([]byte(twoSubnets + `
 autoScaling: {throttle: {AssignPrivateIpAddresses: {burst: 1, refill: 1}}, faults: [{action: PutLifecycleHook, kind: lost}]}
 events: {duplicates: -1, delay: -1s, order: random}
+functions: {retryAfter: -1s}
 `))
 	wrong, ok := errors.AsType[*strictyaml.Error](err)
 	if !ok {
@@ -209,6 +235,7 @@ events: {duplicates: -1, delay: -1s, order: random}
 		"events.order: unknown key (known here: duplicates, delay)",
 		`autoScaling.throttle.AssignPrivateIpAddresses: "AssignPrivateIpAddresses" is not an action that the lab knows (CompleteLifecycleAction, `,
 		`autoScaling.faults[0].kind: "lost" is not one of`, "events.duplicates: must not be negative", "events.delay: must not be negative",
+		"functions.retryAfter: must not be negative",
 	} {
 		if !strings.Contains("\n"+wrong.Error(), "\n"+line) {
 			t.Errorf("no line begins with %s in\n%v", line, wrong)

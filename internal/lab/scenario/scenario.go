@@ -26,6 +26,15 @@ type Scenario struct {
 	AutoScaling AutoScaling `json:"autoScaling"`
 	// Events is how EventBridge delivers; by default each event once, at once.
 	Events events.Mischief `json:"events"`
+	// Functions is how Lambda behaves.
+	Functions Functions `json:"functions"`
+}
+
+// Functions is how Lambda behaves.
+type Functions struct {
+	// RetryAfter is how long the first retry of an event waits that a function failed at, and half of what the second does;
+	// default 1m, as with AWS.
+	RetryAfter time.Duration `json:"retryAfter"`
 }
 
 // VPC is the one VPC of the lab.

@@ -133,7 +133,7 @@ vpc.cidr: is missing
 subnets: there must be at least one`},
 		"unknown keys": {twoSubnets + "instance: []\nec2: {latncy: 1s}\n", `
 ec2.latncy: unknown key (known here: latency, propagation, assignOwned, mixedBatch, throttle, faults, seed)
-instance: unknown key (known here: vpc, subnets, instances, ec2, autoScaling, events)`},
+instance: unknown key (known here: vpc, subnets, instances, ec2, autoScaling, events, functions)`},
 		"subnets": {`
 vpc: {cidr: 10.10.0.1/16}
 subnets:

@@ -61,6 +61,9 @@ func (s *Scenario) validate(p *strictyaml.Problems) {
 	if s.Events.Delay < 0 {
 		p.Addf("events.delay", "must not be negative")
 	}
+	if s.Functions.RetryAfter < 0 {
+		p.Addf("functions.retryAfter", "must not be negative")
+	}
 }
 
 func requireCIDR(c netip.Prefix, path string, p *strictyaml.Problems) {

@@ -75,8 +75,8 @@ func (t LaunchTemplate) Version(name string) (number int, data LaunchTemplateDat
 
 // CreateLaunchTemplate makes a template with its first version.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateLaunchTemplate.html
-func (c *Cloud) CreateLaunchTemplate(now time.Time, in CreateLaunchTemplateInput) (out LaunchTemplate, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) CreateLaunchTemplate(now time.Time, in CreateLaunchTemplateInput) (out LaunchTemplate, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		again, ok, err := repeated[LaunchTemplate](tx, "CreateLaunchTemplate", in.ClientToken, in)
 		if ok || err != nil {
 			out = again
@@ -99,16 +99,16 @@ func (c *Cloud) CreateLaunchTemplate(now time.Time, in CreateLaunchTemplateInput
 		remember(tx, "CreateLaunchTemplate", in.ClientToken, in, out)
 		return CheckTags(in.Tags)
 	})
-	if err != nil {
-		return LaunchTemplate{}, err
+	if failure != nil {
+		return LaunchTemplate{}, failure
 	}
 	return out, nil
 }
 
 // CreateLaunchTemplateVersion adds a version, which does not become the default.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateLaunchTemplateVersion.html
-func (c *Cloud) CreateLaunchTemplateVersion(now time.Time, id string, data LaunchTemplateData) (out LaunchTemplate, err error) {
-	err = c.change(now, func(tx *change) error {
+func (c *Cloud) CreateLaunchTemplateVersion(now time.Time, id string, data LaunchTemplateData) (out LaunchTemplate, failure error) {
+	failure = c.change(now, func(tx *change) error {
 		t, ok := tx.templates.newest(id)
 		if !ok {
 			return errTemplateNotFound(id)
@@ -121,7 +121,7 @@ func (c *Cloud) CreateLaunchTemplateVersion(now time.Time, id string, data Launc
 		tx.putTemplate(t)
 		return nil
 	})
-	return out, err
+	return out, failure
 }
 
 // DeleteLaunchTemplate removes a template with all its versions. Instances launched from it are not touched.
