@@ -58,10 +58,9 @@ func newAccount(t *testing.T) *account {
 		t.Fatal(err)
 	}
 	a := &account{t: t, lab: lab, inert: cloudformation.NewInert(lab.Cloud.Region(), lab.Cloud.AccountID())}
-	providers := a.inert.Providers()
-	maps.Copy(providers, cloudformation.Network(lab.Cloud))
-	maps.Copy(providers, cloudformation.Scaling(lab.Cloud, lab.Scaling))
-	maps.Copy(providers, cloudformation.Reactions(lab.Functions, lab.Events, nil))
+	providers := cloudformation.Services{
+		Cloud: lab.Cloud, Scaling: lab.Scaling, Events: lab.Events, Functions: lab.Functions, Inert: a.inert,
+	}.Providers()
 	providers["AWS::Lambda::Function"] = inProcess{a}
 	a.engine = cloudformation.New(cloudformation.Config{
 		Region: lab.Cloud.Region(), AccountID: lab.Cloud.AccountID(), Zones: []string{"us-west-2a", "us-west-2b"},
@@ -270,7 +269,33 @@ func TestWorkersComeAndGoWithTheirInterfaces(t *testing.T) {
 			}
 		}
 		a.nothingLeft()
+		a.permitted()
 	})
+}
+
+// permitted compares what the function asked of EC2 with its role.
+func (a *account) permitted() {
+	a.t.Helper()
+	granted := map[string]bool{}
+	for _, s := range statements(a.t) {
+		if s.file == "multus-node-group.yaml" && s.resource == "LambdaRole" {
+			for _, action := range s.actions {
+				granted[action] = true
+			}
+		}
+	}
+	called := map[string]bool{}
+	for _, c := range a.lab.Front.Calls() {
+		if action := "ec2:" + c.Action; c.Caller == "AKLAMBDA" {
+			called[action] = true
+			if !granted[action] {
+				a.t.Errorf("the function called %s, which its role does not allow", action)
+			}
+		}
+	}
+	if !called["ec2:CreateNetworkInterface"] {
+		a.t.Errorf("the function called only %v", called)
+	}
 }
 
 // nothingLeft: only the scenario's own VPC is there.

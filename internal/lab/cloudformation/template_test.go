@@ -186,6 +186,8 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add([]byte(document("Conditions: {C: !Not [!Equals [a, b]]}\nOutputs: {O: {Value: !Sub \"${V} ${!w}\", Condition: C}}")))
+	f.Add([]byte(document("Parameters: {P: {Type: Number, Default: 1, MinValue: 0}}\nOutputs: {O: {Value: !Join [a, [!Ref P, !GetAtt V.VpcId]]}}")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		parsed, err := Parse(data)
 		if err != nil {
