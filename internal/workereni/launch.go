@@ -130,14 +130,9 @@ func (f *Flow) heartbeat(ctx context.Context, q Request) (stop func()) {
 // run is read once.
 func (r *run) read(ctx context.Context) (err error) {
 	if r.worker.ID == "" {
-		workers, err := r.ec2.Workers(ctx, []eni.InstanceID{r.q.Instance})
-		if err != nil {
+		if r.worker, err = r.find(ctx); err != nil {
 			return err
 		}
-		if len(workers) == 0 {
-			return fmt.Errorf("instance %s: %w", r.q.Instance, eni.ErrNotFound) // EC2 may show it later
-		}
-		r.worker = workers[0]
 	}
 	if r.worker.Gone() {
 		return fmt.Errorf("%w: %s is %s", ErrGone, r.q.Instance, r.worker.State)
@@ -152,6 +147,23 @@ func (r *run) read(ctx context.Context) (err error) {
 		return err
 	}
 	return r.readHeld(ctx)
+}
+
+// find reads the worker. EC2 may know it only later, or, an hour or so after it has ended, no more.
+func (r *run) find(ctx context.Context) (eni.Worker, error) {
+	workers, err := r.ec2.Workers(ctx, []eni.InstanceID{r.q.Instance})
+	switch {
+	case err != nil:
+		return eni.Worker{}, err
+	case len(workers) > 0:
+		r.absent = time.Time{}
+		return workers[0], nil
+	case r.absent.IsZero():
+		r.absent = time.Now()
+	case time.Since(r.absent) > memoryTime:
+		return eni.Worker{}, fmt.Errorf("%w: EC2 knows no %s", ErrGone, r.q.Instance)
+	}
+	return eni.Worker{}, fmt.Errorf("instance %s: %w", r.q.Instance, eni.ErrNotFound)
 }
 
 // facts are what read has collected.

@@ -125,7 +125,8 @@ func TestAnIndexOfSomebodyElse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{NetworkInterfaceID: e.ID, InstanceID: string(id), DeviceIndex: 1}); err != nil {
+		_, err = w.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{NetworkInterfaceID: e.ID, InstanceID: string(id), DeviceIndex: 1})
+		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = w.launch(w.flow(w.config(w.on("n4-a"))), id)

@@ -119,3 +119,16 @@ func TestAnInstanceThatGoesMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+func TestAnInstanceThatEC2NeverKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		began := time.Now()
+		if _, err := w.launch(w.flow(w.twoENIs()), "i-0123456789abcdef0"); !errors.Is(err, workereni.ErrGone) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > 2*time.Minute {
+			t.Errorf("after %s", took)
+		}
+	})
+}

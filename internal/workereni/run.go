@@ -27,6 +27,7 @@ type run struct {
 	result []eni.Device
 
 	worker eni.Worker   // its ID is empty until it is read
+	absent time.Time    // since when EC2 does not know it; zero when it does
 	ours   []eni.Device // looked says whether they are read
 	looked bool
 
