@@ -7,6 +7,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -162,5 +165,25 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 	other.Primary = netip.MustParseAddr("10.10.1.41")
 	if _, err := w.client.Create(t.Context(), other); !errors.Is(err, eni.ErrTokenUsed) {
 		t.Errorf("a token with other words: %v", err)
+	}
+}
+
+// calledIn finds the EC2 calls of a file.
+var calledIn = regexp.MustCompile(`c\.ec2\.([A-Z]\w+)\(|ec2\.New(\w+)Paginator\(`)
+
+func TestDeviceActionsAreThoseThatAreCalled(t *testing.T) {
+	called := []string{"GetSubnetCidrReservations"} // [Client.Reservations], which the agent uses as well
+	for _, file := range []string{"device.go", "edit.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range calledIn.FindAllSubmatch(source, -1) {
+			called = append(called, string(m[1])+string(m[2]))
+		}
+	}
+	slices.Sort(called)
+	if called = slices.Compact(called); !slices.Equal(called, DeviceActions()) {
+		t.Errorf("called are %q, want %q", called, DeviceActions())
 	}
 }

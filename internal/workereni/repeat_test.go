@@ -5,6 +5,7 @@ package workereni_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,6 +118,39 @@ func TestAnInstanceThatGoesMeanwhile(t *testing.T) {
 				w.wantENIs()
 			})
 		})
+	}
+}
+
+// TestTerminatedWhileLaunching: both events at once. What stays behind goes with the instance, or by the sweep.
+func TestTerminatedWhileLaunching(t *testing.T) {
+	for lag, ec2 := range lags {
+		for _, later := range []time.Duration{0, 300 * time.Millisecond, time.Second, 4 * time.Second, 8 * time.Second} {
+			t.Run(lag+"/"+later.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, twoZones+ec2)
+					cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+					var events sync.WaitGroup
+					events.Go(func() { _, _ = w.launch(w.flow(cfg), id) }) // it may end either way
+					for range 2 {
+						events.Go(func() {
+							<-time.After(later)
+							if err := w.flow(cfg).Terminate(t.Context(), id); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					events.Wait()
+					if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(id)}); err != nil {
+						t.Fatal(err)
+					}
+					<-time.After(2 * time.Hour)
+					if _, err := w.flow(cfg).Sweep(t.Context(), time.Hour); err != nil {
+						t.Fatal(err)
+					}
+					w.wantENIs()
+				})
+			})
+		}
 	}
 }
 

@@ -65,7 +65,61 @@ func describeSecurityGroups(c *call, in describeSecurityGroupsRequest) (*describ
 	return &describeSecurityGroupsResponse{NextToken: next, Groups: setOf(list, func(g vpc.SecurityGroup) securityGroupXML {
 		return securityGroupXML{
 			ID: g.ID, Name: g.Name, Description: g.Description, OwnerID: g.OwnerID, VPCID: g.VPCID, Tags: tagSet(g.Tags),
-			ARN: fmt.Sprintf("arn:aws:ec2:%s:%s:security-group/%s", c.cloud.Region(), g.OwnerID, g.ID),
+			ARN: c.groupARN(g),
 		}
 	})}, nil
+}
+
+type createSecurityGroupRequest struct {
+	Name        string             `ec2:"GroupName,required"`
+	Description string             `ec2:"GroupDescription,required"`
+	VPCID       string             `ec2:"VpcId,required"` // the lab has no default VPC
+	Tags        []tagSpecification `ec2:"TagSpecification"`
+	DryRun      bool               `ec2:"DryRun"`
+}
+
+type createSecurityGroupResponse struct {
+	reply
+	Return bool        `xml:"return"`
+	ID     string      `xml:"groupId"`
+	ARN    string      `xml:"securityGroupArn"`
+	Tags   set[tagXML] `xml:"tagSet"`
+}
+
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
+func createSecurityGroup(c *call, in createSecurityGroupRequest) (*createSecurityGroupResponse, error) {
+	tags, err := tagsFor(in.Tags, "security-group")
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.cloud.AddSecurityGroup(c.now, vpc.SecurityGroupSetup{
+		VPCID: in.VPCID, Name: in.Name, Description: in.Description, Tags: tags["security-group"],
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &createSecurityGroupResponse{Return: true, ID: g.ID, ARN: c.groupARN(g), Tags: tagSet(g.Tags)}, nil
+}
+
+type deleteSecurityGroupRequest struct {
+	ID     string `ec2:"GroupId,required"`
+	DryRun bool   `ec2:"DryRun"`
+}
+
+type deleteSecurityGroupResponse struct {
+	reply
+	Return bool   `xml:"return"`
+	ID     string `xml:"groupId"`
+}
+
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSecurityGroup.html
+func deleteSecurityGroup(c *call, in deleteSecurityGroupRequest) (*deleteSecurityGroupResponse, error) {
+	if err := c.cloud.RemoveSecurityGroup(c.now, in.ID); err != nil {
+		return nil, err
+	}
+	return &deleteSecurityGroupResponse{Return: true, ID: in.ID}, nil
+}
+
+func (c *call) groupARN(g vpc.SecurityGroup) string {
+	return fmt.Sprintf("arn:aws:ec2:%s:%s:security-group/%s", c.cloud.Region(), g.OwnerID, g.ID)
 }

@@ -26,11 +26,18 @@ type SecurityGroupSetup struct {
 	Tags        map[string]string
 }
 
-// AddSecurityGroup makes a security group without going through the API.
+// AddSecurityGroup makes a security group. A name is unique in its VPC; it may be left out, which EC2 does not allow.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
 func (c *Cloud) AddSecurityGroup(now time.Time, in SecurityGroupSetup) (out SecurityGroup, err error) {
 	err = c.change(now, func(tx *change) error {
 		if _, ok := tx.vpcs.newest(in.VPCID); !ok {
 			return errVPCNotFound(in.VPCID)
+		}
+		for _, g := range tx.groups.all() {
+			if g.VPCID == in.VPCID && g.Name == in.Name && in.Name != "" {
+				// https://github.com/hashicorp/terraform-provider-aws/issues/3494
+				return Errorf("InvalidGroup.Duplicate", "The security group '%s' already exists for VPC '%s'", in.Name, in.VPCID)
+			}
 		}
 		out = SecurityGroup{
 			ID: tx.newID("sg"), VPCID: in.VPCID, Name: in.Name, Description: in.Description, OwnerID: tx.cfg.AccountID, Tags: named("", in.Tags),
