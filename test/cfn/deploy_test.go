@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -400,6 +401,7 @@ func TestEachOperatingSystemAndOptionDeploys(t *testing.T) {
 						t.Errorf("the user data lacks %q:\n%s", w, script)
 					}
 				}
+				checkScript(t, script)
 			})
 		})
 	}
@@ -450,6 +452,21 @@ func TestTheRolesDeploy(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// checkScript has bash read the script in a user data, without running it.
+func checkScript(t *testing.T, userData string) {
+	t.Helper()
+	_, script, ok := strings.Cut(userData, "#!/bin/bash\n")
+	if !ok {
+		return
+	}
+	script, _, _ = strings.Cut(script, "\n--BOUNDARY--")
+	bash := exec.CommandContext(t.Context(), "bash", "-n")
+	bash.Stdin = strings.NewReader(script)
+	if out, err := bash.CombinedOutput(); err != nil {
+		t.Errorf("bash: %v: %s\n%s", err, out, script)
 	}
 }
 
