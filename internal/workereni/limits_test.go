@@ -171,9 +171,16 @@ func TestTimeThatIsUpLeavesTheRestToTheNextCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 299*time.Second)
 		defer cancel()
-		_, err := w.flow(cfg).Launch(ctx, workereni.Request{Instance: id})
+		beats := 0
+		_, err := w.flow(cfg).Launch(ctx, workereni.Request{Instance: id, Heartbeat: func(context.Context) error {
+			beats++
+			return errors.New("not taken") // which is no reason to stop
+		}})
+		if beats != 5 {
+			t.Errorf("%d heartbeats in five minutes", beats)
+		}
 		if !errors.Is(err, workereni.ErrUnfinished) || errors.Is(err, workereni.ErrImpossible) || !strings.Contains(err.Error(), "RequestLimitExceeded") {
 			t.Fatalf("got %v", err)
 		}

@@ -57,9 +57,9 @@ type run struct {
 // memory is an ENI as this run left it.
 type memory struct {
 	eni.Device
-	at                     time.Time
-	created, attached      bool
-	removed, tail, checked bool // tail: delete-on-termination is set; checked: the source/destination check is
+	at                         time.Time
+	created, attached, removed bool
+	setCheck, setEnd           bool // source/destination check, delete-on-termination
 }
 
 func newRun(f *Flow, q Request) *run {
@@ -132,7 +132,7 @@ func (r *run) confirm() error {
 	if r.acted { // what was read is older than what was done
 		r.forget(false)
 		r.acted = false
-		return fmt.Errorf("%w: %w", errLater, errLook)
+		return fmt.Errorf("%w: to be read back", errLater)
 	}
 	facts := r.facts()
 	seen, reasons := NewPlan(r.cfg, facts)
@@ -146,9 +146,6 @@ func (r *run) confirm() error {
 	}
 	return nil
 }
-
-// errLook asks for another look.
-var errLook = errors.New("to be read back")
 
 // merge puts what this run did over what EC2 shows.
 func (r *run) merge(f Facts) Facts {
@@ -165,10 +162,10 @@ func (r *run) merge(f Facts) Facts {
 		if m.attached && !d.Attached() {
 			d.Attachment, d.InstanceID, d.NetworkCard, d.DeviceIndex = m.Attachment, m.InstanceID, m.NetworkCard, m.DeviceIndex
 		}
-		if m.tail {
+		if m.setEnd {
 			d.DeleteOnTermination = m.DeleteOnTermination
 		}
-		if m.checked {
+		if m.setCheck {
 			d.SourceDestCheck = m.SourceDestCheck
 		}
 		ours = append(ours, d)
@@ -203,7 +200,7 @@ func (r *run) do(ctx context.Context, s Step) (err error) {
 		return r.create(ctx, s.Target, w)
 	case SourceDestCheck:
 		if err = r.ec2.SetSourceDestCheck(ctx, d.ID, s.Target.SourceDestCheck); err == nil {
-			r.remember(d, func(m *memory) { m.SourceDestCheck, m.checked = s.Target.SourceDestCheck, true })
+			r.remember(d, func(m *memory) { m.SourceDestCheck, m.setCheck = s.Target.SourceDestCheck, true })
 		}
 	case Attach:
 		var a eni.AttachmentID
@@ -216,7 +213,7 @@ func (r *run) do(ctx context.Context, s Step) (err error) {
 		}
 	case DeleteOnTermination:
 		if err = r.ec2.SetDeleteOnTermination(ctx, d.ID, d.Attachment, s.Target.DeleteOnTermination); err == nil {
-			r.remember(d, func(m *memory) { m.Device.DeleteOnTermination, m.tail = s.Target.DeleteOnTermination, true })
+			r.remember(d, func(m *memory) { m.Device.DeleteOnTermination, m.setEnd = s.Target.DeleteOnTermination, true })
 		}
 	case Remove:
 		if err = r.ec2.Delete(ctx, d.ID); err == nil || errors.Is(err, eni.ErrNotFound) {

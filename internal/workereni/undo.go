@@ -17,7 +17,7 @@ import (
 func (r *run) undo(ctx context.Context) error {
 	goes := func(d eni.Device) bool { return !d.Attached() || r.known[d.ID].created || r.known[d.ID].attached }
 	if err := r.clear(ctx, r.q.Instance, goes, r.made()); err != nil {
-		return fmt.Errorf("undo: %w", err)
+		return fmt.Errorf("undo: %v", err) // not %w: why undoing failed is not why the launch did
 	}
 	return nil
 }

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+)
+
+// rank is how many workers of the group that lacked an ENI in the target's subnet, when the subnet was read, come before this one.
+// Each takes the free address of its rank, so that workers that start together do not all try the first. Those that read the subnet
+// later see fewer free addresses and fewer workers, and come to the same.
+func (r *run) rank(ctx context.Context, t Target) (int, error) {
+	if r.q.Group == "" {
+		return 0, nil
+	}
+	if !r.ranked {
+		peers, err := r.ec2.WorkersTagged(ctx, tagAutoScalingGroup, r.q.Group)
+		if err != nil {
+			return 0, err
+		}
+		r.peers, r.ranked = peers, true
+	}
+	before := 0
+	for _, p := range r.peers {
+		if p.AZ == t.In.AZ && !r.held[t.Subnet].workers[p.ID] && p.ID < r.q.Instance {
+			before++
+		}
+	}
+	return before, nil
+}
+
+// choose completes the description of a new ENI by the addresses that it asks for.
+func (r *run) choose(ctx context.Context, t Target, n *eni.NewDevice) error {
+	held, known := r.held[t.Subnet]
+	if !known {
+		return nil
+	}
+	avoid := maps.Clone(r.avoid)
+	n.Secondary = held.stock(r.q.Instance, t, t.Stock, avoid)
+	if t.Addressing == DHCP {
+		return nil
+	}
+	place, err := r.rank(ctx, t)
+	if err != nil {
+		return err
+	}
+	place = place*r.sharing(t) + r.nth(t)
+	if lost := r.lost[t.Slot]; lost > 0 { // whoever was faster may follow the same order
+		place = rand.N(16 << min(lost, 8))
+		maps.Copy(avoid, r.picked)
+	}
+	a, ok := held.primary(t, place, avoid)
+	if !ok {
+		return &ImpossibleError{Reasons: []string{fmt.Sprintf("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)}}
+	}
+	n.Primary = a
+	return nil
+}
+
+// sharing is how many targets choose their address out of the target's subnet, and nth which of them it is.
+func (r *run) sharing(t Target) (n int) {
+	for _, o := range r.targets {
+		if o.Subnet == t.Subnet && o.Addressing == t.Addressing {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
+func (r *run) nth(t Target) (n int) {
+	for _, o := range r.targets {
+		if o.Slot == t.Slot {
+			break
+		}
+		if o.Subnet == t.Subnet && o.Addressing == t.Addressing {
+			n++
+		}
+	}
+	return n
+}
