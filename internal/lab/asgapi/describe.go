@@ -155,7 +155,7 @@ func describeInstances(c *call) (any, error) {
 	ids := c.in.texts("InstanceIds")
 	var all []instanceXML
 	for _, g := range c.service.Groups() {
-		for _, i := range g.Instances {
+		for _, i := range slices.Concat(g.Instances, g.Warm) {
 			if chosen(ids, i.ID) {
 				x := instanceOf(i)
 				x.Group, x.Health = g.Name, strings.ToUpper(x.Health) // this action shouts

@@ -201,6 +201,14 @@ func TestEveryActionThroughTheSDK(t *testing.T) {
 	if a := activities.Activities[0]; *a.Description != "Terminating EC2 instance: "+*id || activities.NextToken == nil {
 		t.Errorf("%s, next %v", *a.Description, activities.NextToken)
 	}
+	must(r.client.UpdateAutoScalingGroup(ctx, &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: g, MaxSize: aws.Int32(1)}))
+	must(r.client.PutWarmPool(ctx, &autoscaling.PutWarmPoolInput{AutoScalingGroupName: g, PoolState: types.WarmPoolStateRunning}))
+	warm, err := r.client.DescribeWarmPool(ctx, &autoscaling.DescribeWarmPoolInput{AutoScalingGroupName: g})
+	must(nil, err)
+	if len(warm.Instances) != 1 || warm.Instances[0].LifecycleState != types.LifecycleStateWarmedPendingWait || warm.WarmPoolConfiguration.PoolState != "Running" {
+		t.Errorf("%+v", warm)
+	}
+	must(r.client.DeleteWarmPool(ctx, &autoscaling.DeleteWarmPoolInput{AutoScalingGroupName: g}))
 	must(r.client.DeleteAutoScalingGroup(ctx, &autoscaling.DeleteAutoScalingGroupInput{AutoScalingGroupName: g, ForceDelete: aws.Bool(true)}))
 	if got := r.states(t); got != "no group" {
 		t.Error(got)
@@ -223,6 +231,10 @@ func TestWhatIsNotImplementedIsRefused(t *testing.T) {
 			_, err := r.client.UpdateAutoScalingGroup(t.Context(), &autoscaling.UpdateAutoScalingGroupInput{AutoScalingGroupName: g, HealthCheckType: aws.String("ELB")})
 			return err
 		}, "ValidationError: The parameter HealthCheckType is not recognized"},
+		"a stopped pool": {func() error {
+			_, err := r.client.PutWarmPool(t.Context(), &autoscaling.PutWarmPoolInput{AutoScalingGroupName: g})
+			return err
+		}, "ValidationError: The lab's warm pools have the PoolState Running: its instances cannot be stopped"},
 		"no group": {func() error {
 			_, err := r.client.SetDesiredCapacity(t.Context(), &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: aws.String("h"), DesiredCapacity: aws.Int32(1)})
 			return err

@@ -10,7 +10,7 @@
 //
 // It has no goroutine and no clock: whoever calls says what time it is. After each change [Service.Advance] does what is
 // due; [Service.Run] does that for a lab in real or a synctest bubble's time. Scaling policies, health checks of load
-// balancers, warm pools and refreshes do not belong here. Where a rule comes from stands beside the rule; what nobody
+// balancers and refreshes do not belong here. Where a rule comes from stands beside the rule; what nobody
 // could verify on AWS is marked "unverified:".
 package autoscaling
 

@@ -22,6 +22,8 @@ type Group struct {
 	GroupSettings
 	Instances []Instance // sorted by ID
 	Hooks     []Hook     // sorted by name
+	Pool      *WarmPool  // nil without
+	Warm      []Instance // those in the warm pool, sorted by ID
 }
 
 // GroupSettings are what a group is made with and can be given later.
@@ -68,6 +70,7 @@ const (
 	Terminating        State = "Terminating"
 	TerminatingWait    State = "Terminating:Wait"
 	TerminatingProceed State = "Terminating:Proceed"
+	WarmedRunning      State = "Warmed:Running" // and the others with Warmed: in front
 )
 
 // leaving reports whether the instance no longer counts.
@@ -80,6 +83,7 @@ type group struct {
 	Group
 	members  map[string]*member
 	hooks    map[string]Hook
+	pool     *WarmPool
 	deleting bool
 	touched  bool // since the last change of the service was announced
 	failures int  // launches that failed one after the other
@@ -91,6 +95,8 @@ type group struct {
 type member struct {
 	Instance
 	launched time.Time
+	warm     bool               // in the warm pool
+	warmed   bool               // came out of it
 	actions  map[string]*action // by hook
 	abandon  bool               // an action ended so
 	cause    string             // why it is terminating
@@ -246,6 +252,9 @@ func (s *Service) TerminateInstance(now time.Time, id string, decrement bool) er
 			// https://github.com/kubernetes/autoscaler/issues/2165
 			return invalid("Instance Id not found - No managed instance found for instance ID: %s", id)
 		}
+		if m.warm {
+			decrement = false // it is none of the desired ones
+		}
 		if decrement && g.DesiredCapacity-1 < g.MinSize {
 			return invalid("Currently, desiredSize equals minSize (%d). Terminating instance without replacement will violate group's min size constraint.", g.MinSize)
 		}
@@ -297,7 +306,18 @@ func (g *group) show() Group {
 	out := g.Group
 	out.Subnets, out.Tags = slices.Clone(g.Subnets), slices.Clone(g.Tags)
 	for _, id := range slices.Sorted(maps.Keys(g.members)) {
-		out.Instances = append(out.Instances, g.members[id].Instance)
+		m := g.members[id]
+		i := m.Instance
+		i.State = m.shown()
+		if m.warm {
+			out.Warm = append(out.Warm, i)
+		} else {
+			out.Instances = append(out.Instances, i)
+		}
+	}
+	if g.pool != nil {
+		w := *g.pool
+		out.Pool = &w
 	}
 	for _, name := range slices.Sorted(maps.Keys(g.hooks)) {
 		out.Hooks = append(out.Hooks, g.hooks[name])

@@ -14,9 +14,9 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
-// launch starts one instance in the zone that has fewest, and reports whether EC2 did.
+// launch starts one instance in the zone that has fewest, for the group or its warm pool, and reports whether EC2 did.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-availability-zone-balanced.html
-func (s *Service) launch(g *group, now time.Time) bool {
+func (s *Service) launch(g *group, now time.Time, warm bool) bool {
 	view := s.view(now)
 	t, version, data, err := template(view, g.Template)
 	if err == nil && data.InstanceType == "" {
@@ -35,7 +35,7 @@ func (s *Service) launch(g *group, now time.Time) bool {
 		return s.failed(g, now, err)
 	}
 	i := made.Instances[0]
-	m := &member{launched: now, actions: map[string]*action{}, Instance: Instance{
+	m := &member{launched: now, warm: warm, actions: map[string]*action{}, Instance: Instance{
 		ID: i.ID, Type: i.Type, AZ: i.AZ, State: Pending, Healthy: true, ProtectedFromScaleIn: g.NewInstancesProtectedFromScaleIn,
 		Template: TemplateRef{ID: t.ID, Name: t.Name, Version: strconv.Itoa(version)},
 	}}

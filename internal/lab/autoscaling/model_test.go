@@ -6,6 +6,7 @@ package autoscaling
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,9 @@ func TestAGroupAlwaysGetsThere(t *testing.T) {
 		if len(g.Instances) != g.DesiredCapacity {
 			rt.Fatalf("%d instances, want %d", len(g.Instances), g.DesiredCapacity)
 		}
+		if want := g.Pool.size(g.GroupSettings); len(g.Warm) != want {
+			rt.Fatalf("%d warm instances, want %d", len(g.Warm), want)
+		}
 		if next, ok := b.service.Next(); ok {
 			rt.Fatalf("something is due at %v", next)
 		}
@@ -54,7 +58,7 @@ func TestAGroupAlwaysGetsThere(t *testing.T) {
 func (b *bench) disturb(rt *rapid.T) {
 	g, _ := b.service.Group("g")
 	one := func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "which") }
-	switch rapid.SampledFrom([]string{"resize", "complete", "abandon", "heartbeat", "wait", "kill", "terminate", "unhook"}).Draw(rt, "what") {
+	switch rapid.SampledFrom([]string{"resize", "complete", "abandon", "heartbeat", "wait", "kill", "terminate", "unhook", "warm"}).Draw(rt, "what") {
 	case "resize":
 		b.must(b.service.SetDesiredCapacity(b.now, "g", rapid.IntRange(0, 6).Draw(rt, "to")))
 	case "complete":
@@ -82,6 +86,13 @@ func (b *bench) disturb(rt *rapid.T) {
 		if n := len(g.Instances); n > 0 {
 			_ = b.service.TerminateInstance(b.now, g.Instances[one(n)].ID, rapid.Bool().Draw(rt, "decrement"))
 		}
+	case "warm":
+		switch rapid.IntRange(-2, 4).Draw(rt, "pool") {
+		case -2, -1:
+			b.must(b.service.DeleteWarmPool(b.now, "g"))
+		default:
+			b.must(b.service.PutWarmPool(b.now, "g", WarmPool{}))
+		}
 	case "unhook":
 		if rapid.Bool().Draw(rt, "launch") {
 			_ = b.service.DeleteHook(b.now, "g", "launch")
@@ -101,8 +112,8 @@ func (b *bench) consistent() error {
 		}
 	}
 	staying := 0
-	for _, i := range g.Instances {
-		if !i.State.leaving() {
+	for _, i := range slices.Concat(g.Instances, g.Warm) {
+		if !i.State.leaving() && !strings.HasPrefix(string(i.State), "Warmed:") {
 			staying++
 		}
 		if runs := slices.Contains(running, i.ID); runs != i.Healthy {
@@ -113,7 +124,7 @@ func (b *bench) consistent() error {
 	if len(running) > 0 {
 		return fmt.Errorf("%v run and are of no group", running)
 	}
-	if pending := len(b.service.groups["g"].members) - len(g.Instances); pending != 0 {
+	if pending := len(b.service.groups["g"].members) - len(g.Instances) - len(g.Warm); pending != 0 {
 		return fmt.Errorf("%d members are not shown", pending)
 	}
 	if settled := b.service.groups["g"].retryAt.IsZero(); staying < g.DesiredCapacity && settled {

@@ -101,16 +101,18 @@ func (s *Service) step(now time.Time, g *group, m *member) {
 				// unverified: that they do.
 				g.backOff(now)
 				s.leave(now, g, m, "a lifecycle hook that was abandoned")
+				return
 			case len(m.actions) == 0:
 				m.State = PendingProceed
 			}
 		case PendingProceed:
 			m.State = InService
 			g.failures = 0
+			origin, destination := m.route(Launching)
 			s.note(g, now, "Successful", fmt.Sprintf("Launching a new EC2 instance: %s", m.ID), "")
 			s.emit(now, g, "EC2 Instance Launch Successful", map[string]any{
 				"AutoScalingGroupName": g.Name, "EC2InstanceId": m.ID, "StatusCode": "InProgress",
-				"Origin": "EC2", "Destination": "AutoScalingGroup",
+				"Origin": origin, "Destination": destination,
 			}, s.instanceARN(m.ID))
 		case TerminatingWait:
 			if len(m.actions) == 0 { // both results end in termination
@@ -146,20 +148,22 @@ func (s *Service) end(now time.Time, g *group, m *member) {
 	}
 	delete(g.members, m.ID)
 	g.touched = true
+	origin, destination := m.route(Leaving)
 	s.note(g, now, "Successful", "Terminating EC2 instance: "+m.ID, "At "+stamp(now)+" an instance was taken out of service in response to "+m.cause+".")
 	s.emit(now, g, "EC2 Instance Terminate Successful", map[string]any{
 		"AutoScalingGroupName": g.Name, "EC2InstanceId": m.ID, "StatusCode": "InProgress",
-		"Origin": "AutoScalingGroup", "Destination": "EC2",
+		"Origin": origin, "Destination": destination,
 	}, s.instanceARN(m.ID))
 }
 
 // hold starts the hooks of a transition, and reports whether there are any.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html
 func (s *Service) hold(now time.Time, g *group, m *member, t Transition) bool {
-	kind, origin, destination := "EC2 Instance-launch Lifecycle Action", "EC2", "AutoScalingGroup"
+	kind := "EC2 Instance-launch Lifecycle Action"
 	if t == Leaving {
-		kind, origin, destination = "EC2 Instance-terminate Lifecycle Action", "AutoScalingGroup", "EC2"
+		kind = "EC2 Instance-terminate Lifecycle Action"
 	}
+	origin, destination := m.route(t)
 	for _, name := range slices.Sorted(maps.Keys(g.hooks)) {
 		h := g.hooks[name]
 		if h.Transition != t {
@@ -179,39 +183,33 @@ func (s *Service) hold(now time.Time, g *group, m *member, t Transition) bool {
 
 // scale launches what is missing or picks what is too much, and reports whether it did anything.
 func (s *Service) scale(g *group, now time.Time) (did bool) {
-	var alive []*member
+	alive := 0
 	for _, m := range g.members {
-		if !m.State.leaving() {
-			alive = append(alive, m)
+		if !m.warm && !m.State.leaving() {
+			alive++
 		}
 	}
 	if !now.Before(g.retryAt) {
 		g.retryAt = time.Time{}
 	}
-	switch {
-	case g.deleting:
+	if g.deleting {
 		return false
-	case len(alive) < g.DesiredCapacity:
-		if !g.retryAt.IsZero() {
-			return false
-		}
-		for range g.DesiredCapacity - len(alive) {
-			if !s.launch(g, now) {
-				return did
-			}
-			did = true
-		}
-	case len(alive) > g.DesiredCapacity:
-		for range len(alive) - g.DesiredCapacity {
-			m := g.surplus()
-			if m == nil {
-				return did
-			}
-			s.leave(now, g, m, fmt.Sprintf("a difference between desired and actual capacity, shrinking the capacity to %d", g.DesiredCapacity))
-			did = true
-		}
 	}
-	return did
+	for ; alive < g.DesiredCapacity; alive++ {
+		if !s.drawn(g, now) && (!g.retryAt.IsZero() || !s.launch(g, now, false)) {
+			return did
+		}
+		did = true
+	}
+	for ; alive > g.DesiredCapacity; alive-- {
+		m := g.surplus()
+		if m == nil {
+			break
+		}
+		s.leave(now, g, m, fmt.Sprintf("a difference between desired and actual capacity, shrinking the capacity to %d", g.DesiredCapacity))
+		did = true
+	}
+	return s.fill(g, now) || did
 }
 
 // surplus picks the instance to terminate: in the zone with most instances, from the oldest version of the template, the
@@ -223,7 +221,7 @@ func (g *group) surplus() *member {
 	var best *member
 	for _, id := range slices.Sorted(maps.Keys(g.members)) {
 		m := g.members[id]
-		if m.State != InService || m.ProtectedFromScaleIn {
+		if m.warm || m.State != InService || m.ProtectedFromScaleIn {
 			continue
 		}
 		if best == nil || cmp.Or(cmp.Compare(count[best.AZ], count[m.AZ]), cmp.Compare(m.version(), best.version()),

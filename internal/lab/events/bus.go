@@ -249,6 +249,9 @@ func (b *Bus) deliver(ctx context.Context, d delivery) {
 
 // sleep reports whether it lasted to the end.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
