@@ -31,10 +31,13 @@ ec2:
 
 // TestAHundredWorkersAtOnce: static addresses from the start of the subnet, beside an explicit reservation.
 func TestAHundredWorkersAtOnce(t *testing.T) {
-	for name, group := range map[string]string{"of one group": "group-1", "that know nothing of one another": ""} {
+	for name, fleet := range map[string]struct {
+		group   string
+		workers int
+	}{"of one group": {"group-1", 100}, "that know nothing of one another": {"", 40}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const workers = 100
+				group, workers := fleet.group, fleet.workers
 				w := newWorld(t, fleetVPC)
 				cfg := w.config(w.on("pods", func(i *workereni.Interface) { i.Addressing = workereni.Start }))
 				out, err := w.lab.Cloud.RunInstances(time.Now().Add(-time.Minute), vpc.RunInstancesInput{
