@@ -116,7 +116,10 @@ func TestUntilRegistersTheGoodOnesOfABatch(t *testing.T) {
 func TestRegistrationSurvivesWhatEC2Does(t *testing.T) {
 	for _, action := range []string{"AssignPrivateIpAddresses", "DescribeNetworkInterfaces", "DescribeSubnets"} {
 		for _, fault := range []front.Fault{
-			{Kind: "lost-reply"}, {Kind: "error-before", Code: "RequestLimitExceeded"}, {Kind: "error-after", Code: "InternalError"}, {Kind: "5xx"},
+			{Kind: "lost-reply"},
+			{Kind: "error-before", Code: "RequestLimitExceeded"},
+			{Kind: "error-after", Code: "InternalError"},
+			{Kind: "5xx"},
 			{Kind: "error-before", Code: "Unavailable"},
 		} {
 			t.Run(fmt.Sprint(action, " ", fault.Kind, " ", fault.Code), func(t *testing.T) {

@@ -87,7 +87,9 @@ func claimKey(c attachment.Claimant, a netip.Addr) attachment.Key {
 }
 
 // netnsName stands for a container that is known by its network namespace only. Inode numbers are used again at once, cookies never.
-func netnsName(ns attachment.Netns) string { return fmt.Sprintf("netns-%d", cmp.Or(ns.Cookie, ns.Inode)) }
+func netnsName(ns attachment.Netns) string {
+	return fmt.Sprintf("netns-%d", cmp.Or(ns.Cookie, ns.Inode))
+}
 
 // parent finds the ENI whose link the claimant's interface is a child of.
 func (n *Node) parent(ctx context.Context, c attachment.Claimant) (*iface, error) {

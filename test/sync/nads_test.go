@@ -57,7 +57,6 @@ ec2:
 
 // example is what comes of two pods, one on each worker, with a definition of examples/nad.
 type example struct {
-	network    string          // as the pods ask for it, if not by name alone
 	metadata   func(i int) any // of the i-th pod, instead of that
 	from       []string        // where the addresses come from, in the order of the result
 	eni        int             // index of the ENI among the worker's; 0: the one at device index 1
