@@ -71,6 +71,13 @@ func (c *claimant) leave(addrs ...netip.Addr) {
 	}
 }
 
+// child gives the namespace a child of a host's link.
+func (n *namespaces) child(path string, link int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.at[path].modes = map[int]string{link: "l2"}
+}
+
 // shed takes one address off the namespace.
 func (n *namespaces) shed(path string, addr netip.Addr) {
 	n.mu.Lock()
@@ -182,9 +189,10 @@ func TestFloatingAddressMoves(t *testing.T) {
 	both(attachment.Reassign, func(t *testing.T, addr netip.Addr) {
 		inLab2(t, dual, func(t *testing.T, w *world, n1, n2 *node) {
 			pods := []*claimant{n1.claimant("a"), n2.claimant("b")}
-			siblings := []*claimant{n1.claimant("c"), n2.claimant("d")}
-			siblings[0].has(attachment.Never, addr.Next())
-			siblings[1].has(attachment.Never, addr.Next().Next())
+			siblings := []*claimant{n1.claimant("c"), n2.claimant("d")} // of which nobody told the agents
+			for _, s := range siblings {
+				s.netns.child(s.path, poolLink)
+			}
 			for i := range 40 {
 				to, from := pods[i%2], pods[(i+1)%2]
 				gone := from.leave

@@ -137,6 +137,7 @@ type Node struct {
 	pause      time.Time                    // no such read before: the last one failed
 	failures   int                          // such reads that failed in a row
 	describing chan struct{}                // one such read at a time
+	moved      bool                         // an address that pods claim for themselves came to an ENI, or left it
 	watch      chan struct{}                // has a value when [Node.Floating] may have changed
 	look       chan struct{}                // wakes the comparison with the metadata
 	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance

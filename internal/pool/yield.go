@@ -125,6 +125,7 @@ func (p *iface) departed(shown map[unit]bool) {
 		}
 		e.missing = time.Now()
 		p.strays = append(p.strays, u.Addr())
+		p.n.moved = true
 		poke(p.n.tick)
 	}
 }
