@@ -99,6 +99,11 @@ func (c *cluster) admit(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	cleanUp(t, f.Close)
+	if err = c.api.Do(t.Context(), http.MethodPost, "/api/v1/nodes", object{
+		"metadata": object{"name": n.name}, "spec": object{"providerID": "aws:///us-west-2a/" + c.lab.Instances[n.name]},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, kind := range []string{"thin", "thick"} {
 		if err = os.MkdirAll(n.netd(kind), 0o700); err != nil {
 			t.Fatal(err)
