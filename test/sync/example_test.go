@@ -149,7 +149,7 @@ func (c *cluster) keptRegistered(t *testing.T, kind string) {
 // registeredByThePlugin needs no container: the pods answer when ADD returns.
 func (c *cluster) registeredByThePlugin(t *testing.T, kind string) {
 	for _, n := range c.nodes {
-		n.startAgent(t)
+		n.startAgent(t, "ipCooldownPeriod: 1\n")
 	}
 	p := c.attach(t, kind, "vpcipvlan-multus", "worker-1", "worker-2")
 	c.known(t, p)

@@ -119,7 +119,7 @@ func TestExampleNADs(t *testing.T) {
 	for _, n := range c.nodes {
 		c.thin(t, n)
 		c.whereaboutsByDefault(t, n)
-		n.startAgent(t, "KUBECONFIG="+c.api.Kubeconfig)
+		n.startAgent(t, "ipCooldownPeriod: 1\n", "KUBECONFIG="+c.api.Kubeconfig)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil || len(files) < len(examples) {
