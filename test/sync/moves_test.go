@@ -17,13 +17,9 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 )
 
-const (
-	// rounds of moves, each of all four addresses: 100 moves.
-	rounds = 25
-	// blind is how long a move may take until everybody reaches the address again, on a busy emulated machine: above the route lag,
-	// and below the 20 to 40 s that a stale neighbour entry lasts.
-	blind = 10 * time.Second
-)
+// blind is how long a move may take until everybody reaches the address again, on a busy emulated machine: above the route lag, and
+// below the 20 to 40 s that a stale neighbour entry lasts.
+const blind = 10 * time.Second
 
 // TestFloatingAddresses has all that a floating address goes through happen at the same time, for what must not happen takes a
 // minute to be sure of.
@@ -35,7 +31,7 @@ func TestFloatingAddresses(t *testing.T) {
 	t.Run("moves", func(t *testing.T) {
 		t.Parallel()
 		for i, w := range ways() { // one after the other: they are measured
-			t.Run(w.name, func(t *testing.T) { bout{g, w, i}.moves(t) })
+			t.Run(w.name, func(t *testing.T) { bout{g, w, i}.backAndForth(t) })
 		}
 	})
 	for i, w := range ways() {
@@ -44,8 +40,8 @@ func TestFloatingAddresses(t *testing.T) {
 	}
 }
 
-// moves has four addresses go from a pod to its standby on the other worker and back, while siblings on both ENIs use them.
-func (b bout) moves(t *testing.T) {
+// backAndForth has four addresses go from a pod to its standby on the other worker and back, while siblings on both ENIs use them.
+func (b bout) backAndForth(t *testing.T) {
 	floating := slices.Concat(b.floating(0, false), b.floating(1, true))
 	pods := []*aPod{b.kept(t, "worker-1", 1, "active"), b.kept(t, "worker-2", 2, "standby")}
 	siblings := []*aPod{b.pod(t, "worker-1", 3, "left"), b.pod(t, "worker-2", 4, "right")}
@@ -59,6 +55,7 @@ func (b bout) moves(t *testing.T) {
 		}
 	}
 	m := measured{where: map[string]*samples{"the old ENI": {}, "the new ENI": {}}}
+	rounds := b.way.moves(t)
 	for round := range rounds {
 		b.move(t, pods[round%2], pods[(round+1)%2], siblings, floating, &m)
 		if t.Failed() {
@@ -170,9 +167,9 @@ func (b bout) handover(t *testing.T) {
 
 // splitBrain has two pods carry the same addresses for a minute.
 func (b bout) splitBrain(t *testing.T) {
-	const lasts = time.Minute
+	const lasts, often = time.Minute, "MULTUS_VPC_CHECK_INTERVAL=5s"
 	floating := b.floating(3, true)
-	pods := []*aPod{b.kept(t, "worker-1", 8, "one"), b.kept(t, "worker-2", 9, "other")}
+	pods := []*aPod{b.kept(t, "worker-1", 8, "one", often), b.kept(t, "worker-2", 9, "other", often)}
 	var histories []*history
 	for _, a := range floating {
 		histories = append(histories, b.watch(t, a.Addr()))

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +20,12 @@ import (
 // way is how floating addresses come to EC2.
 type way struct {
 	name string
+	// rounds of moves, each of four addresses; more with MULTUS_VPC_ROUNDS.
+	rounds int
 	// attach makes a pod whose own addresses EC2 knows.
 	attach func(t *testing.T, n *node, name string, addrs []netip.Prefix) *aPod
 	// keep starts what keeps a pod's addresses registered, if that is not there already.
-	keep func(t *testing.T, p *aPod)
+	keep func(t *testing.T, p *aPod, env ...string)
 	// contested is nil when something says that one of the pods carries an address that another ENI has.
 	contested func(t *testing.T, pods []*aPod) error
 }
@@ -30,34 +33,50 @@ type way struct {
 func ways() []way {
 	return []way{
 		{
-			name: "sidecar without agent",
+			name: "sidecar without agent", rounds: 25,
 			attach: func(t *testing.T, n *node, name string, addrs []netip.Prefix) *aPod {
 				return n.attachKnown(t, name, addrs...)
 			},
-			keep:      func(t *testing.T, p *aPod) { p.keep(t, "MULTUS_VPC_VIA=ec2") },
+			keep: func(t *testing.T, p *aPod, env ...string) {
+				p.keep(t, append(env, "MULTUS_VPC_VIA=ec2")...)
+			},
 			contested: sidecarsContest,
 		},
 		{
-			name: "sidecar with agent",
+			name: "sidecar with agent", rounds: 5,
 			attach: func(t *testing.T, n *node, name string, addrs []netip.Prefix) *aPod {
 				p := n.attachStatic(t, name, addrs...)
 				p.static(t, "initcontainer", "MULTUS_VPC_VIA=agent", "MULTUS_VPC_SYNC_SOCKET="+n.syncSocket()).end(t)
 				return p
 			},
-			keep: func(t *testing.T, p *aPod) {
-				p.keep(t, "MULTUS_VPC_VIA=agent", "MULTUS_VPC_SYNC_SOCKET="+p.node.syncSocket())
+			keep: func(t *testing.T, p *aPod, env ...string) {
+				p.keep(t, append(env, "MULTUS_VPC_VIA=agent", "MULTUS_VPC_SYNC_SOCKET="+p.node.syncSocket())...)
 			},
 			contested: sidecarsContest,
 		},
 		{
-			name: "agent alone",
+			name: "agent alone", rounds: 5,
 			attach: func(t *testing.T, n *node, name string, addrs []netip.Prefix) *aPod {
 				return n.attachByPlugin(t, name, addrs)
 			},
-			keep:      func(*testing.T, *aPod) {},
+			keep:      func(*testing.T, *aPod, ...string) {},
 			contested: agentsContest,
 		},
 	}
+}
+
+// moves is how many times all addresses go from one pod to the other: those of the way, unless MULTUS_VPC_ROUNDS asks for more.
+func (w way) moves(t *testing.T) int {
+	t.Helper()
+	asked := os.Getenv("MULTUS_VPC_ROUNDS")
+	if asked == "" {
+		return w.rounds
+	}
+	n, err := strconv.Atoi(asked)
+	if err != nil {
+		t.Fatalf("MULTUS_VPC_ROUNDS: %v", err)
+	}
+	return n
 }
 
 // allFloating are the ranges of every bout.
@@ -71,7 +90,7 @@ func syncConfig() string {
 // keep runs a sidecar in a pod, and waits until it is ready.
 func (p *aPod) keep(t *testing.T, env ...string) {
 	t.Helper()
-	p.sidecar = p.static(t, "sidecar", append(env, "MULTUS_VPC_FLOATING="+allFloating, "MULTUS_VPC_CHECK_INTERVAL=5s")...)
+	p.sidecar = p.static(t, "sidecar", append(env, "MULTUS_VPC_FLOATING="+allFloating)...)
 	p.sidecar.ready(t)
 }
 
@@ -159,10 +178,10 @@ func (b bout) pod(t *testing.T, worker string, number int, role string) *aPod {
 }
 
 // kept attaches a pod of the bout whose addresses are kept registered.
-func (b bout) kept(t *testing.T, worker string, number int, role string) *aPod {
+func (b bout) kept(t *testing.T, worker string, number int, role string, env ...string) *aPod {
 	t.Helper()
 	p := b.pod(t, worker, number, role)
-	b.keep(t, p)
+	b.keep(t, p, env...)
 	return p
 }
 
