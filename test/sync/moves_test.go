@@ -19,7 +19,7 @@ import (
 
 // blind is how long a move may take until everybody reaches the address again, on a busy emulated machine: above the route lag, and
 // below the 20 to 40 s that a stale neighbour entry lasts.
-const blind = 10 * time.Second
+const blind = 15 * time.Second
 
 // TestFloatingAddresses has all that a floating address goes through happen at the same time, for what must not happen takes a
 // minute to be sure of.
