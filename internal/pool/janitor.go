@@ -23,6 +23,7 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
+			n.giveUp()
 			n.retire()
 			n.recordLate()
 			next = time.Now().Add(n.cfg.ReconcileInterval)

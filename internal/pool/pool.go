@@ -188,6 +188,7 @@ type hold struct {
 	visible  bool               // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool               // goes back to EC2 at once, without a cooldown
 	claimed  bool               // by whoever lives in the namespace, and not by a CNI plugin: see [Node.Claim]
+	idle     time.Time          // since when its namespace was not seen to carry what it claimed
 	floats   bool               // a claimed address that moves from pod to pod
 	floating []attachment.Range // whose addresses are claimed when they appear on the interface: see [Node.Floating]
 	link     int                // index of the link that its pod's interface was made on; 0 when unknown

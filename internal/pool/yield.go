@@ -24,7 +24,7 @@ func (n *Node) Yield(_ context.Context, c attachment.Claimant, addrs []netip.Add
 	var errs []error
 	for _, a := range addrs {
 		for _, h := range n.holds {
-			if h.claimed && h.state != ownership.Cooling && h.Netns.Same(c.Netns) && slices.Contains(h.addrs, a) {
+			if (h.claimed || n.stranded(h)) && h.state != ownership.Cooling && h.Netns.Same(c.Netns) && slices.Contains(h.addrs, a) {
 				errs = append(errs, n.release(h, "given up by its pod"))
 			}
 		}
@@ -66,6 +66,36 @@ func (n *Node) claimedBy(e *entry) *hold {
 		return h
 	}
 	return nil
+}
+
+// giveUp ends claims whose pods live and do not carry the address any more: whoever claimed it was killed before it could say so.
+func (n *Node) giveUp() {
+	claims := n.snapshot(func(h *hold) bool { return (h.claimed || n.stranded(h)) && h.state != ownership.Cooling && h.visible })
+	for _, h := range claims {
+		idle := n.lacks(h.Netns, h.addrs)
+		n.mu.Lock()
+		switch now := n.holds[h.Key]; {
+		case now == nil || now.state != h.state:
+		case !idle:
+			now.idle = time.Time{}
+		case now.idle.IsZero():
+			now.idle = time.Now()
+		case time.Since(now.idle) >= n.cfg.ReconcileInterval:
+			if err := n.release(now, "its pod does not carry it any more"); err != nil {
+				n.log.Error("cannot record the end of a claim", "error", err)
+			}
+		}
+		n.mu.Unlock()
+	}
+}
+
+// lacks reports whether a namespace was seen to carry none of the addresses.
+func (n *Node) lacks(ns attachment.Netns, addrs []netip.Addr) bool {
+	if ns.Path == "" || n.ports.Namespaces.Look(ns) != Alive {
+		return false
+	}
+	carried, err := n.ports.Namespaces.Addresses(ns.Path)
+	return err == nil && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(carried, a) })
 }
 
 // orphaned lists claims that cool, are no floating ones, and whose pod has gone: nobody comes back for them.
@@ -139,7 +169,7 @@ func (n *Node) unwanted(lost []unit, p *iface) []unit {
 			h = *n.claimedBy(e)
 		}
 		n.mu.Unlock()
-		return h.claimed && h.visible && !n.carries(h.Netns, h.addrs)
+		return h.claimed && h.visible && n.lacks(h.Netns, h.addrs)
 	})
 }
 
