@@ -61,15 +61,14 @@ func (n *Node) siblings(id eni.ID, found []Found) []attachment.Netns {
 		}
 	}
 	n.mu.Lock()
-	link := 0
-	if p := n.ifaces[id]; p != nil {
-		link = p.link.Index
+	if p := n.ifaces[id]; p != nil && p.link.Index != 0 {
+		found = p.users(found)
+	} else {
+		found = nil
 	}
 	n.mu.Unlock()
 	for _, f := range found {
-		if link != 0 && f.Modes[link] != "" {
-			add(f.Netns)
-		}
+		add(f.Netns)
 	}
 	return all
 }

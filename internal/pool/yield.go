@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
@@ -48,7 +49,7 @@ func (p *iface) giveBackNamed(ctx context.Context) {
 		p.n.log.Warn("look into the network namespaces", "error", err)
 	}
 	p.n.mu.Lock()
-	p.n.recognise(found)
+	p.n.recognise(p.users(found))
 	p.n.mu.Unlock()
 	p.giveBack(func() []unit { return p.leaving(true) })(ctx)
 }
@@ -117,12 +118,26 @@ func (n *Node) hasten() {
 	}
 }
 
-// carriedByAny reports whether any network namespace of the worker carries one of the addresses; when that cannot be told, it does.
-func (n *Node) carriedByAny(addrs []netip.Addr) bool {
+// users are those of the namespaces that have a child of the ENI's link: what others carry does not come by this ENI. Without a link
+// that cannot be told. The caller holds n.mu.
+func (p *iface) users(found []Found) []Found {
+	if p.link.Index == 0 {
+		return found
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(f Found) bool { return f.Modes[p.link.Index] == "" })
+}
+
+// carriedByAny reports whether any network namespace on the ENI carries one of the addresses; when that cannot be told, it does.
+func (n *Node) carriedByAny(id eni.ID, addrs []netip.Addr) bool {
 	found, err := n.ports.Namespaces.Scan()
 	if err != nil {
 		n.log.Warn("look into the network namespaces", "error", err)
 	}
+	n.mu.Lock()
+	if p := n.ifaces[id]; p != nil {
+		found = p.users(found)
+	}
+	n.mu.Unlock()
 	return err != nil || slices.ContainsFunc(found, func(f Found) bool {
 		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(f.Addrs, a) })
 	})
