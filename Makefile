@@ -71,9 +71,9 @@ bench: build test-tools ## The plugins beside those of others: times, failures, 
 .PHONY: bench-floating
 bench-floating: build test-tools ## Part of bench: how long a floating address is away when it moves, and what a sidecar costs
 	@CGO_ENABLED=0 go test -c -tags ipvlan -o .cache/sync.test ./test/sync
-	@set -o pipefail; MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
+	@set -o pipefail; MULTUS_VPC_ROUNDS=25 MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/vm -cpus 2 -memory 3072 -ship "$(CURDIR)/bin" -ship "$$(scripts/tools.sh test/peers)" \
-		-ship "$$(scripts/tools.sh test/stack)" .cache/sync.test -test.v -test.run '^(TestFloatingAddresses|TestCostOfASidecar)$$/^.*$$/moves' \
+		-ship "$$(scripts/tools.sh test/stack)" .cache/sync.test -test.v -test.run '^(TestFloatingAddresses|TestCostOfASidecar)$$/moves' \
 		| sed -n 's/^ *[a-z]*_test\.go:[0-9]*: //p; /^--- /p; /^FAIL/p'
 
 .PHONY: conformance

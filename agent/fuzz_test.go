@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
@@ -106,6 +107,7 @@ func FuzzConfiguration(f *testing.F) {
 		text, err := yaml.Marshal(fileConfig{
 			WarmIPTarget: &o.pool.WarmIPTarget, MinimumIPTarget: &o.pool.MinimumIPTarget, IPCooldownPeriod: seconds(o.pool.Cooldown),
 			ReconcileInterval: seconds(o.pool.ReconcileInterval), MassReapDelay: seconds(o.pool.MassReapDelay), ActiveSubnets: o.pool.ActiveSubnets,
+			Sync: &syncConfig{Ranges: texts(o.guard.Ranges), Floating: texts(o.guard.Floating), OnConflict: (*string)(&o.guard.OnConflict)},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +119,17 @@ func FuzzConfiguration(f *testing.F) {
 		if diff := cmp.Diff(targets(o), targets(again)); diff != "" {
 			t.Errorf("targets (-read +written and read):\n%s", diff)
 		}
+		if a, b := o.guard, again.guard; !slices.Equal(a.Ranges, b.Ranges) || !slices.Equal(a.Floating, b.Floating) || a.OnConflict != b.OnConflict {
+			t.Errorf("sync is read as %+v, and as %+v when it is written", a, b)
+		}
 	})
+}
+
+func texts(rs []attachment.Range) (ts []string) {
+	for _, r := range rs {
+		ts = append(ts, r.String())
+	}
+	return ts
 }
 
 // targets are what a file can say.

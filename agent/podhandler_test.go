@@ -112,6 +112,41 @@ func TestPodsAreAnsweredOutOfThePool(t *testing.T) {
 	})
 }
 
+// multus says what it gave the pods of this worker.
+type multus []guard.PodNetworks
+
+func (m multus) Networks(context.Context) ([]guard.PodNetworks, error) { return m, nil }
+
+// TestAnotherWorkersAddressIsMovedOnTheWordOfMultus: as after an IPAM plugin gave a deleted pod's address to a new one, while the old
+// worker is cut off.
+func TestAnotherWorkersAddressIsMovedOnTheWordOfMultus(t *testing.T) {
+	const fixed, floating = "10.72.1.80", "10.72.1.90"
+	counting(t, func(c *counted) {
+		p := &flapper{cookie: 7, has: []netip.Addr{netip.MustParseAddr(fixed), netip.MustParseAddr(floating)}}
+		for _, a := range p.has {
+			c.take(a, "worker-2")
+		}
+		resp := c.forPods().answer(c.t.Context(), p, ask(agentapi.MethodClaim, fixed, floating))
+		if e := resp.Results[0].Error; e == nil || e.Code != agentapi.CodeContested || !strings.Contains(e.Message, "held by another ENI") {
+			t.Errorf("what another worker has, and nobody vouches for: %v", e)
+		}
+		if r := resp.Results[1]; r.Error != nil || !r.New {
+			t.Errorf("what floats: %+v, %v", r, r.Error)
+		}
+		cfg := guard.DefaultConfig()
+		said := multus{{Addrs: map[string][]netip.Addr{"net1": {netip.MustParseAddr(fixed)}}}}
+		h := podHandler{guard.New(cfg, guard.Ports{Node: claims{c.node}, Namespaces: nobody{}, Pods: said}), c.m}
+		began := time.Now()
+		resp = h.answer(c.t.Context(), p, ask(agentapi.MethodClaim, fixed))
+		if r := resp.Results[0]; r.Error != nil || !r.New {
+			t.Errorf("what Multus gave the pod: %+v, %v", r, r.Error)
+		}
+		if took := time.Since(began); took < 5*time.Second || took > 10*time.Second {
+			t.Errorf("the old worker had %v to give it back", took)
+		}
+	})
+}
+
 // TestFlappingAddressCostsACallASecond: four connections of a pod that claim and yield as fast as they are answered, its address coming and
 // going a thousand times a second, change EC2 once a second.
 func TestFlappingAddressCostsACallASecond(t *testing.T) {

@@ -32,8 +32,9 @@ func requestSeeds() map[string]bool {
 			`"pod":{"namespace":"core","name":"upf-0"},"netns":{"path":"/run/netns/a","cookie":4097}},` +
 			`"query":{"selector":{"deviceIndex":1,"subnetTags":{"multus":"1"}},"families":["ipv4"],"needLink":true,` +
 			`"ranges":["10.10.1.64/28"],"requested":["10.10.1.70"],"sticky":{"statefulSet":"upf"}}}`: true,
-		`{"version":1,"method":"check","attachment":{"containerID":"c1","ifName":"net1"},"addresses":["10.10.1.70/24"]}`: true,
-		`{"version":1,"method":"gc","network":"n6","valid":[{"containerID":"c1","ifName":"net1"}]}`:                      true,
+		`{"version":1,"method":"check","attachment":{"containerID":"c1","ifName":"net1"},"addresses":["10.10.1.70/24"]}`:          true,
+		`{"version":1,"method":"gc","network":"n6","valid":[{"containerID":"c1","ifName":"net1"}]}`:                               true,
+		`{"version":1,"method":"claim","interface":"net1","addresses":["10.10.1.80/32","2001:db8::80/128"],"onConflict":"never"}`: true,
 		`{"version":1,"method":"status"}`:                       true,
 		`{"version":2,"method":"later","unheard":[1,{"of":2}]}`: true, // a newer plugin's; the version is judged elsewhere
 		`{"timeoutMillis":9223372036854775807}`:                 true,

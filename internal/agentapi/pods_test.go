@@ -223,6 +223,87 @@ func TestConnectionsOfOneNamespaceAreLimited(t *testing.T) {
 	served.Wait()
 }
 
+// TestWhoGoesOnAndOnIsNotListenedTo: to be sent data without end must not keep the agent busy.
+func TestWhoGoesOnAndOnIsNotListenedTo(t *testing.T) {
+	h := &pods{hold: make(chan struct{})} // until the caller is given up
+	socket, _ := podServer(t, h)
+	conn := rawDial(t, socket)
+	text, err := json.Marshal(agentapi.Request{Version: agentapi.Version, Method: agentapi.MethodClaim, Interface: "net1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = conn.Write(append(text, '\n')); err != nil {
+		t.Fatal(err)
+	}
+	<-h.came
+	if err = conn.SetWriteDeadline(time.Now().Add(enough)); err != nil {
+		t.Fatal(err)
+	}
+	noise := bytes.Repeat([]byte(" "), 1<<20)
+	for written := 0; err == nil && written < 64; written++ {
+		_, err = conn.Write(noise)
+	}
+	if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("it was listened to for 64 MiB: %v", err)
+	}
+}
+
+// TestFolderForPodsLeadsNowhereElse: a root container that mounts the folder finds no way to the agent's own socket from there, and
+// what it does to the folder does nothing to that.
+func TestFolderForPodsLeadsNowhereElse(t *testing.T) {
+	if mnt := os.Getenv("AGENTAPI_TEST_MOUNT"); mnt != "" {
+		fromWithin(t, mnt, os.Getenv("AGENTAPI_TEST_FOLDER"))
+		return
+	}
+	dir := t.TempDir()
+	own := filepath.Join(dir, "agent", "agent.sock")
+	start(t, own, &agentapi.Server{}, newHandler())
+	h := &pods{came: make(chan attachment.Netns, 1)}
+	up := make(chan struct{}, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		(&agentapi.PodServer{Path: filepath.Join(dir, "sync", "sync.sock"), Up: func() { up <- struct{}{} }}).Serve(ctx, h)
+	}()
+	defer func() { cancel(); <-done }()
+	<-up
+	pod := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	pod.Env = append(os.Environ(), "AGENTAPI_TEST_MOUNT="+t.TempDir(), "AGENTAPI_TEST_FOLDER="+filepath.Join(dir, "sync"))
+	pod.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
+	if out, err := pod.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := (agentapi.Client{Socket: own}).Call(within(t, enough), status); err != nil {
+		t.Errorf("the agent's own socket afterwards: %v", err)
+	}
+	<-up // the pods' one is there again
+}
+
+// fromWithin is the container: of the host it has the folder for pods alone, at mnt.
+func fromWithin(t *testing.T, mnt, folder string) {
+	for _, err := range []error{
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount(folder, mnt, "", unix.MS_BIND, ""),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, way := range []string{"/../agent/agent.sock", "/agent.sock", "/../agent.sock"} {
+		if _, err := os.Lstat(mnt + way); !os.IsNotExist(err) {
+			t.Errorf("%s leads somewhere: %v", way, err)
+		}
+	}
+	entries, err := os.ReadDir(mnt)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the folder has %v, %v", entries, err)
+	}
+	if err := os.RemoveAll(mnt + "/sync.sock"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSocketIsMadeAnew: whatever a root container does to the folder that it mounts, the socket is there again a moment later, and
 // nothing outside of the folder has changed.
 func TestSocketIsMadeAnew(t *testing.T) {

@@ -21,6 +21,8 @@ import (
 const (
 	// maxRequest bounds what a client may send; a real request is below 2 KiB.
 	maxRequest = 64 << 10
+	// maxTrailing is what may follow a request: white space.
+	maxTrailing = 64
 	// defaultConnections leaves room for every pod of the largest node (737) to have an ADD waiting.
 	defaultConnections = 1024
 	// peerTimeout is how long a peer may take for what needs no thought: to send its request, to take the response, to
@@ -128,7 +130,8 @@ func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
 	}
 	left := make(chan error, 1)
 	go func() {
-		_, closed := io.Copy(io.Discard, conn) // a client says nothing more: this ends when it closes
+		// A client says nothing more, so this ends when it closes; one that goes on and on is not listened to.
+		_, closed := io.Copy(io.Discard, io.LimitReader(conn, maxTrailing))
 		left <- closed
 		cancel()
 	}()

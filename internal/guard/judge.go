@@ -17,7 +17,12 @@ import (
 // judge says of each address why the caller may not claim it, nil when it may.
 func (g *Guard) judge(ctx context.Context, who claimant, addrs, given, claimed []netip.Addr) map[netip.Addr]error {
 	verdicts := map[netip.Addr]error{}
-	carriers, err := g.ports.Namespaces.Carriers(addrs)
+	var carriers map[netip.Addr][]attachment.Netns
+	var err error
+	fixed := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return within(g.cfg.Floating, a) })
+	if len(fixed) > 0 { // to look into every namespace takes its time, which a failover has not
+		carriers, err = g.ports.Namespaces.Carriers(fixed)
+	}
 	if err != nil {
 		err = fmt.Errorf("see whether another pod of this worker carries it: %w", err)
 	}

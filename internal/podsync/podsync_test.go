@@ -331,6 +331,31 @@ func TestOwnerThatDoesNotGiveBackLosesItAfterFiveSeconds(t *testing.T) {
 	}
 }
 
+// TestFailoverOfManyAddressesTakesTwoCalls: the first is claimed at once, the others that follow it together.
+func TestFailoverOfManyAddressesTakesTwoCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "")
+		var late time.Duration
+		p := w.pod("worker-1", floating("10.10.1.88/29"), func(c *podsync.Config) { c.Claimed = func(d time.Duration) { late = max(late, d) } })
+		p.run(t)
+		defer func() { p.stop() }()
+		for last := 88; last < 94; last++ {
+			p.add(fmt.Sprintf("10.10.1.%d/32", last))
+			time.Sleep(500 * time.Microsecond)
+		}
+		time.Sleep(time.Minute)
+		id, _ := w.eni("worker-1")
+		for last := 88; last < 94; last++ {
+			if a := fmt.Sprintf("10.10.1.%d", last); w.owner(addr(a)) != id {
+				t.Errorf("%s is not registered", a)
+			}
+		}
+		if n := w.calls("AssignPrivateIpAddresses"); n != 2 || late > 5*time.Millisecond {
+			t.Errorf("%d calls for six addresses, the last %s after its address", n, late)
+		}
+	})
+}
+
 func TestFlappingCostsOneCallASecond(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {

@@ -20,6 +20,9 @@ const (
 	// claimInterval is how far apart two claims of one address are at least: an address that flaps a thousand times a second
 	// costs one EC2 call a second.
 	claimInterval = time.Second
+	// gatherTime is how long after an address that is claimed at once others are waited for, to be claimed together: a failover moves
+	// all addresses of a VRRP instance within a millisecond or two, and one call for all of them is sooner done than one for each.
+	gatherTime = 5 * time.Millisecond
 	// backoffBase and backoffCap bound the full-jitter back-off.
 	// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 	backoffBase = 500 * time.Millisecond
@@ -41,6 +44,7 @@ type Syncer struct {
 	byIndex  map[int]attachment.Interface // as last listed
 	seen     bool                         // the interfaces have been listed
 	answered []answer                     // of calls that have ended
+	gathered time.Time                    // addresses that appear before are claimed together then
 	shown    []InterfaceReport
 	reported Report
 }
@@ -205,6 +209,19 @@ func (s *Syncer) follow() {
 			s.came(e.Addr.Addr(), i)
 		}
 	}
+	if now := time.Now(); !now.Before(s.gathered) && s.pending(now) {
+		s.gathered = now.Add(gatherTime)
+	}
+}
+
+// pending reports whether something that appeared is to be claimed now. The caller holds s.mu.
+func (s *Syncer) pending(now time.Time) bool {
+	for _, e := range s.entries {
+		if e.state == Pending && !e.busy && e.tries == 0 && !e.next.After(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // compare makes up for events that may have been missed. The caller holds s.mu.
@@ -259,7 +276,13 @@ func (s *Syncer) came(a netip.Addr, i attachment.Interface) {
 	e.over()
 	now := time.Now()
 	e.by, e.state, e.appeared, e.conflict, e.tries, e.err = i, Pending, now, s.cfg.conflictFor(a), 0, nil
-	e.next = e.claimed.Add(claimInterval) // in the past for the first
+	e.next = now
+	if now.Before(s.gathered) {
+		e.next = s.gathered
+	}
+	if again := e.claimed.Add(claimInterval); again.After(e.next) {
+		e.next = again
+	}
 	s.cfg.Moved(i, a, true)
 	s.cfg.Log.Info("address appeared", "ip", a, "interface", i.Name)
 }

@@ -217,6 +217,7 @@ func (n *Node) grant(p *iface, w *waiter, got []pick) error {
 		p.apply(single(g.addr), event)
 		e := p.units[single(g.addr)]
 		e.key, e.source = h.Key, cmp.Or(e.source, w.claim.source)
+		n.moved = n.moved || h.claimed
 	}
 	n.log.Info("address "+h.state.String(), "ips", h.addrs, "eni", p.id, "containerID", h.ContainerID, "ifName", h.IfName, "network", h.Network,
 		"pod", h.Pod.Namespace+"/"+h.Pod.Name, "netnsVisible", h.visible)

@@ -76,7 +76,7 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 	poke(p.wake)
 	for _, w := range ws {
 		_, err := n.wait(ctx, p, w)
-		results[w.exact[0]] = ClaimResult{New: err == nil, Err: err}
+		results[w.exact[0]] = ClaimResult{New: err == nil, Err: n.overtaken(ctx, p, w, err)}
 	}
 	return results
 }

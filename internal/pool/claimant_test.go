@@ -39,6 +39,7 @@ type claimant struct {
 
 func (n *node) claimant(name string) *claimant {
 	ns := n.netns.add("/run/netns/" + name)
+	n.netns.child(ns.Path, poolLink)
 	return &claimant{n, attachment.Claimant{Netns: attachment.Netns{Cookie: ns.Cookie}, IfName: "net1", Link: poolLink, Pod: attachment.Pod{Namespace: "default", Name: name}}, ns.Path}
 }
 
@@ -69,6 +70,13 @@ func (c *claimant) leave(addrs ...netip.Addr) {
 	if err := c.Yield(context.Background(), c.Claimant, addrs); err != nil {
 		c.world.t.Fatal(err)
 	}
+}
+
+// child gives the namespace a child of a host's link.
+func (n *namespaces) child(path string, link int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.at[path].modes = map[int]string{link: "l2"}
 }
 
 // shed takes one address off the namespace.
@@ -182,9 +190,7 @@ func TestFloatingAddressMoves(t *testing.T) {
 	both(attachment.Reassign, func(t *testing.T, addr netip.Addr) {
 		inLab2(t, dual, func(t *testing.T, w *world, n1, n2 *node) {
 			pods := []*claimant{n1.claimant("a"), n2.claimant("b")}
-			siblings := []*claimant{n1.claimant("c"), n2.claimant("d")}
-			siblings[0].has(attachment.Never, addr.Next())
-			siblings[1].has(attachment.Never, addr.Next().Next())
+			siblings := []*claimant{n1.claimant("c"), n2.claimant("d")} // of which nobody told the agents
 			for i := range 40 {
 				to, from := pods[i%2], pods[(i+1)%2]
 				gone := from.leave
@@ -328,6 +334,7 @@ func TestClaimMovesBetweenENIsOfAWorker(t *testing.T) {
 		inLab(t, twoENIs, func(t *testing.T, w *world, n *node) {
 			a, b := n.claimant("a"), n.claimant("b")
 			b.Link++
+			n.netns.child(b.path, b.Link)
 			a.has(attachment.Reassign, addr)
 			time.Sleep(10 * time.Second)
 			for i := range 6 {

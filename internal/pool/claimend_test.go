@@ -6,6 +6,8 @@ package pool_test
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,6 +260,31 @@ func TestWhatFloatsIsKeptWithTheAttachment(t *testing.T) {
 		<-n.FloatingChanged()
 		if got := n.Floating(); len(got) != 1 || got[0].ContainerID != "registered" {
 			t.Errorf("after a DEL: %v", got)
+		}
+	})
+}
+
+// TestClaimOfANamespaceThatIsNotSeen: it works, it ends when the pod says so, and the status tells that nothing else would end it.
+func TestClaimOfANamespaceThatIsNotSeen(t *testing.T) {
+	inLab(t, dual, func(t *testing.T, w *world, n *node) {
+		a := n.claimant("a")
+		n.netns.hide(true)
+		a.has(attachment.Never, float4)
+		told := func() bool {
+			return slices.ContainsFunc(n.Status().Problems, func(p string) bool { return strings.Contains(p, "net1@"+float4.String()) })
+		}
+		if !told() {
+			t.Errorf("problems: %q", n.Status().Problems)
+		}
+		n.netns.remove(a.path)
+		time.Sleep(10 * time.Minute)
+		if n.states()[float4] != "guest" {
+			t.Errorf("%s is %s", float4, n.states()[float4])
+		}
+		a.leave(float4)
+		eventually(t, time.Minute, "it is given back", func() bool { return w.owner(float4) == "" })
+		if told() {
+			t.Errorf("problems: %q", n.Status().Problems)
 		}
 	})
 }

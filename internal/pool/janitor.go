@@ -23,6 +23,7 @@ func (n *Node) janitor(ctx context.Context) {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
+			n.giveUp()
 			n.retire()
 			n.recordLate()
 			next = time.Now().Add(n.cfg.ReconcileInterval)
@@ -72,7 +73,7 @@ func (n *Node) untilCooled() time.Duration {
 // its IPAM plugin to release before it removes the link, and may be killed in between.
 func (n *Node) cool() {
 	for _, h := range n.snapshot(func(h *hold) bool { return h.state == ownership.Cooling && !time.Now().Before(h.deadline) }) {
-		carried := n.carries(h.Netns, h.addrs) || h.claimed && n.carriedByAny(h.addrs)
+		carried := n.carries(h.Netns, h.addrs) || h.claimed && n.carriedByAny(h.eni, h.addrs)
 		n.mu.Lock()
 		if now := n.holds[h.Key]; now == nil || now.state != ownership.Cooling || time.Now().Before(now.deadline) {
 			n.mu.Unlock()

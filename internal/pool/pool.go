@@ -137,6 +137,7 @@ type Node struct {
 	pause      time.Time                    // no such read before: the last one failed
 	failures   int                          // such reads that failed in a row
 	describing chan struct{}                // one such read at a time
+	moved      bool                         // an address that pods claim for themselves came to an ENI, or left it
 	watch      chan struct{}                // has a value when [Node.Floating] may have changed
 	look       chan struct{}                // wakes the comparison with the metadata
 	suspects   map[attachment.Key]time.Time // holds whose namespace was gone in a mass disappearance
@@ -187,6 +188,7 @@ type hold struct {
 	visible  bool               // the agent saw the namespace at ADD, so it may conclude from its absence
 	sticky   bool               // goes back to EC2 at once, without a cooldown
 	claimed  bool               // by whoever lives in the namespace, and not by a CNI plugin: see [Node.Claim]
+	idle     time.Time          // since when its namespace was not seen to carry what it claimed
 	floats   bool               // a claimed address that moves from pod to pod
 	floating []attachment.Range // whose addresses are claimed when they appear on the interface: see [Node.Floating]
 	link     int                // index of the link that its pod's interface was made on; 0 when unknown

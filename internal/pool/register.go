@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
-	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
@@ -57,34 +56,6 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 // refuseOther answers a registration of other addresses than those that the attachment has.
 func refuseOther(have *hold) *Refusal {
 	return &Refusal{Invalid, fmt.Sprintf("attachment %s already holds %v; the runtime must DEL it before it gets other addresses", have.Key, have.addrs)}
-}
-
-// forgetStrays deletes what the pods on an ENI know as neighbours of addresses that left it or came to it. A sibling of an
-// address that left holds the ENI's own MAC for it, and would go on asking the old place for half a minute.
-// https://www.kernel.org/doc/Documentation/networking/ip-sysctl.txt (base_reachable_time, gc_stale_time)
-func (n *Node) forgetStrays() {
-	strays := map[eni.ID][]netip.Addr{}
-	n.mu.Lock()
-	for id, p := range n.ifaces {
-		if len(p.strays) > 0 {
-			strays[id], p.strays = p.strays, nil
-		}
-	}
-	n.mu.Unlock()
-	for id, addrs := range strays {
-		n.forget(id, addrs)
-	}
-}
-
-func (n *Node) forget(id eni.ID, addrs []netip.Addr) {
-	for _, h := range n.snapshot(func(h *hold) bool { return h.eni == id && h.state != ownership.Cooling && h.Netns.Path != "" }) {
-		if n.ports.Namespaces.Look(h.Netns) != Alive {
-			continue
-		}
-		if err := n.ports.Namespaces.Forget(h.Netns.Path, addrs); err != nil {
-			n.log.Warn("neighbour entries stay", "netns", h.Netns.Path, "ips", addrs, "error", err)
-		}
-	}
 }
 
 // GC releases what attachments of the network hold that the runtime does not count as valid. A namespace that still

@@ -90,7 +90,10 @@ func (n *Node) Status() Status {
 	}
 	for _, h := range n.holds {
 		s.Holds = append(s.Holds, HoldStatus{h.Attachment, h.eni, h.addrs, n.shown(h), h.visible})
-		if h.state == ownership.Held && !h.visible {
+		if h.claimed && !h.visible && h.state != ownership.Cooling {
+			s.Problems = append(s.Problems, fmt.Sprintf(
+				"no path to the network namespace of %s can be seen by the agent, so it does not notice when the pod that claimed %v has gone; mount the folder of the namespaces into the agent", h.Key, h.addrs))
+		} else if h.state == ownership.Held && !h.visible {
 			s.Problems = append(s.Problems, fmt.Sprintf(
 				"the network namespace %s of %s cannot be seen by the agent, so only a DEL frees %v; mount its folder into the agent", h.Netns.Path, h.Key, h.addrs))
 		}

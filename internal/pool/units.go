@@ -150,6 +150,7 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 	}
 	if stray(e, next, event) && u.IsSingleIP() {
 		p.strays = append(p.strays, u.Addr())
+		p.n.moved = p.n.moved || p.n.claimedBy(e) != nil
 		poke(p.n.tick)
 	}
 	if next != e.state {

@@ -305,7 +305,7 @@ func (p *iface) sendUnassign(ctx context.Context, us []unit, again bool) {
 	p.answered(us)
 	event := ownership.ReplyLost
 	switch {
-	case err == nil, len(us) == 1 && errors.Is(err, eni.ErrNotAssigned):
+	case err == nil:
 		event = ownership.Unassigned
 	case errors.Is(err, eni.ErrThrottled) && !again: // the first time may have been done: only a read can tell
 		event = ownership.NotDone

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
@@ -24,7 +25,7 @@ func (n *Node) Yield(_ context.Context, c attachment.Claimant, addrs []netip.Add
 	var errs []error
 	for _, a := range addrs {
 		for _, h := range n.holds {
-			if h.claimed && h.state != ownership.Cooling && h.Netns.Same(c.Netns) && slices.Contains(h.addrs, a) {
+			if (h.claimed || n.stranded(h)) && h.state != ownership.Cooling && h.Netns.Same(c.Netns) && slices.Contains(h.addrs, a) {
 				errs = append(errs, n.release(h, "given up by its pod"))
 			}
 		}
@@ -48,7 +49,7 @@ func (p *iface) giveBackNamed(ctx context.Context) {
 		p.n.log.Warn("look into the network namespaces", "error", err)
 	}
 	p.n.mu.Lock()
-	p.n.recognise(found)
+	p.n.recognise(p.users(found))
 	p.n.mu.Unlock()
 	p.giveBack(func() []unit { return p.leaving(true) })(ctx)
 }
@@ -66,6 +67,36 @@ func (n *Node) claimedBy(e *entry) *hold {
 		return h
 	}
 	return nil
+}
+
+// giveUp ends claims whose pods live and do not carry the address any more: whoever claimed it was killed before it could say so.
+func (n *Node) giveUp() {
+	claims := n.snapshot(func(h *hold) bool { return (h.claimed || n.stranded(h)) && h.state != ownership.Cooling && h.visible })
+	for _, h := range claims {
+		idle := n.lacks(h.Netns, h.addrs)
+		n.mu.Lock()
+		switch now := n.holds[h.Key]; {
+		case now == nil || now.state != h.state:
+		case !idle:
+			now.idle = time.Time{}
+		case now.idle.IsZero():
+			now.idle = time.Now()
+		case time.Since(now.idle) >= n.cfg.ReconcileInterval:
+			if err := n.release(now, "its pod does not carry it any more"); err != nil {
+				n.log.Error("cannot record the end of a claim", "error", err)
+			}
+		}
+		n.mu.Unlock()
+	}
+}
+
+// lacks reports whether a namespace was seen to carry none of the addresses.
+func (n *Node) lacks(ns attachment.Netns, addrs []netip.Addr) bool {
+	if ns.Path == "" || n.ports.Namespaces.Look(ns) != Alive {
+		return false
+	}
+	carried, err := n.ports.Namespaces.Addresses(ns.Path)
+	return err == nil && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(carried, a) })
 }
 
 // orphaned lists claims that cool, are no floating ones, and whose pod has gone: nobody comes back for them.
@@ -87,12 +118,26 @@ func (n *Node) hasten() {
 	}
 }
 
-// carriedByAny reports whether any network namespace of the worker carries one of the addresses; when that cannot be told, it does.
-func (n *Node) carriedByAny(addrs []netip.Addr) bool {
+// users are those of the namespaces that have a child of the ENI's link: what others carry does not come by this ENI. Without a link
+// that cannot be told. The caller holds n.mu.
+func (p *iface) users(found []Found) []Found {
+	if p.link.Index == 0 {
+		return found
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(f Found) bool { return f.Modes[p.link.Index] == "" })
+}
+
+// carriedByAny reports whether any network namespace on the ENI carries one of the addresses; when that cannot be told, it does.
+func (n *Node) carriedByAny(id eni.ID, addrs []netip.Addr) bool {
 	found, err := n.ports.Namespaces.Scan()
 	if err != nil {
 		n.log.Warn("look into the network namespaces", "error", err)
 	}
+	n.mu.Lock()
+	if p := n.ifaces[id]; p != nil {
+		found = p.users(found)
+	}
+	n.mu.Unlock()
 	return err != nil || slices.ContainsFunc(found, func(f Found) bool {
 		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(f.Addrs, a) })
 	})
@@ -125,6 +170,7 @@ func (p *iface) departed(shown map[unit]bool) {
 		}
 		e.missing = time.Now()
 		p.strays = append(p.strays, u.Addr())
+		p.n.moved = true
 		poke(p.n.tick)
 	}
 }
@@ -138,7 +184,7 @@ func (n *Node) unwanted(lost []unit, p *iface) []unit {
 			h = *n.claimedBy(e)
 		}
 		n.mu.Unlock()
-		return h.claimed && h.visible && !n.carries(h.Netns, h.addrs)
+		return h.claimed && h.visible && n.lacks(h.Netns, h.addrs)
 	})
 }
 

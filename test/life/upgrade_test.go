@@ -26,7 +26,7 @@ var nextVersion = []struct{ file, old, new string }{
 	{"internal/agentapi/wire.go", fmt.Sprintf("const Version = %d", agentapi.Version), fmt.Sprintf("const Version = %d", agentapi.Version+1)},
 	{"internal/ledger/ledger.go", fmt.Sprintf("const Format = %d", ledger.Format), fmt.Sprintf("const Format = %d", ledger.Format+1)},
 	{"agent/main.go", "\tln, err := agentapi.Listen(", "\tif err := book.Put(ledger.Entry{Key: \"lease/next\", Value: []byte(`{}`)}); err != nil {\n\t\treturn err\n\t}\n\tln, err := agentapi.Listen("},
-	{"internal/pool/state.go", "State     string        `json:\"state\"`", "State     string        `json:\"state\"`\n\tLease     *int          `json:\"lease\"`"},
+	{"internal/pool/state.go", "`json:\"state\"`", "`json:\"state\"`\n\tLease *int `json:\"lease\"`"},
 	{"internal/pool/state.go", "holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), ", "holdRecord{h.Attachment, h.eni, h.addrs, h.state.String(), new(int), "},
 }
 

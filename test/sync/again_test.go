@@ -19,13 +19,12 @@ import (
 // harm to the new pod.
 func TestAddressGivenAgainStaysAtItsNewPod(t *testing.T) {
 	g := up(t)
-	log := &ec2Log{ec2: g.lab.Front}
 	client := g.nodes["worker-1"].attachKnown(t, "client", prefixes("10.10.1.110/24", "2001:db8:10:1::110/64")...)
 	for i, kind := range []front.Kind{front.Slow, front.LostReply, front.ServerError} {
 		t.Run(string(kind), func(t *testing.T) {
 			addrs := prefixes(fmt.Sprintf("10.10.1.%d/24", 80+i), fmt.Sprintf("2001:db8:10:1::%d/64", 80+i))
 			old := g.nodes["worker-1"].attachStatic(t, fmt.Sprintf("old-%d", i), addrs...)
-			sidecar := old.static(t, "sidecar", log, "MULTUS_VPC_GRACE=8s")
+			sidecar := old.static(t, "sidecar", "MULTUS_VPC_GRACE=8s")
 			sidecar.ready(t)
 			if err := g.ownedBy(addrs, "worker-1"); err != nil {
 				t.Fatal(err)
@@ -40,7 +39,7 @@ func TestAddressGivenAgainStaysAtItsNewPod(t *testing.T) {
 			sidecar.signal()
 			for _, a := range addrs {
 				await(t, "the old pod's sidecar gives "+a.String()+" back", func() error {
-					if _, ok := log.first(ending, a.Addr(), releases()); !ok {
+					if _, ok := g.log.first(ending, a.Addr(), releases()); !ok {
 						return fmt.Errorf("no release")
 					}
 					return nil
@@ -51,7 +50,7 @@ func TestAddressGivenAgainStaysAtItsNewPod(t *testing.T) {
 				t.Fatal(err)
 			}
 			fresh := g.nodes["worker-2"].attachStatic(t, fmt.Sprintf("new-%d", i), addrs...)
-			fresh.static(t, "initcontainer", log).end(t)
+			fresh.static(t, "initcontainer").end(t)
 			var histories []*history
 			for _, a := range addrs {
 				client.reaches(t, a.Addr())

@@ -16,11 +16,11 @@ import (
 
 // TestCostOfASidecar measures what a sidecar takes of a node, which has one for each pod. `make bench` prints it.
 func TestCostOfASidecar(t *testing.T) {
-	const window, floating = 10 * time.Second, "10.10.1.96/32"
+	const window, floating = 10 * time.Second, "10.10.1.239/32" // of allFloating
 	g := up(t)
-	log := &ec2Log{ec2: g.lab.Front}
 	p := g.nodes["worker-1"].attachKnown(t, "priced", prefixes("10.10.1.101/24")...)
-	s := ways()[0].keep(t, p, log, "10.10.1.96")
+	ways()[0].keep(t, p)
+	s, log := p.sidecar, g.log
 
 	calls := log.count()
 	rest := s.measure(t, window, func() {})

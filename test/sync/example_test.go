@@ -8,12 +8,10 @@ package sync
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
-	"time"
-
-	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
 // TestTheSamplesExample is what the AWS samples describe: three pods on two workers have 10.10.1.80 to 82 from whereabouts, by
@@ -112,8 +110,15 @@ func (c *cluster) registeredOnce(t *testing.T, kind string) {
 	}
 	c.known(t, p)
 	p.talk(t)
+	c.sweep(t)
+	c.known(t, p)
 	c.detach(t, kind, p)
-	c.sweep(t, p)
+	c.sweep(t)
+	for _, a := range p.addrs {
+		if owners := c.owners(a); len(owners) > 0 {
+			t.Errorf("%s is still on %v after a sweep", a, owners)
+		}
+	}
 }
 
 // keptRegistered is upstream ipvlan with our sidecar.
@@ -144,7 +149,7 @@ func (c *cluster) keptRegistered(t *testing.T, kind string) {
 // registeredByThePlugin needs no container: the pods answer when ADD returns.
 func (c *cluster) registeredByThePlugin(t *testing.T, kind string) {
 	for _, n := range c.nodes {
-		n.startAgent(t)
+		n.startAgent(t, "ipCooldownPeriod: 1\n")
 	}
 	p := c.attach(t, kind, "vpcipvlan-multus", "worker-1", "worker-2")
 	c.known(t, p)
@@ -160,13 +165,14 @@ func (c *cluster) registeredByThePlugin(t *testing.T, kind string) {
 	})
 }
 
-// sweep takes away what init containers have registered for pods that are gone: nobody else does, unless asked.
-func (c *cluster) sweep(t *testing.T, p pair) {
+// sweep has vpcctl free what init containers have registered for pods that are gone: nobody else does. What pods have by their
+// network-status, which Multus wrote, it leaves alone.
+func (c *cluster) sweep(t *testing.T) {
 	t.Helper()
-	for i, a := range p.addrs {
-		id := c.lab.ENIs[p.pods[i].node.name][deviceIndex]
-		if err := c.lab.Cloud.UnassignPrivateIPAddresses(time.Now(), vpc.UnassignInput{NetworkInterfaceID: id, Addresses: []netip.Addr{a}}); err != nil {
-			t.Errorf("sweep %s: %v", a, err)
-		}
+	n := c.nodes["worker-1"]
+	out, err := n.run(t.Context(), filepath.Join(n.bin, "vpcctl"), append(n.aws(), "KUBECONFIG="+c.api.Kubeconfig), "sweep", "--yes", "--wait", "1s")
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Logf("%s", out)
 }

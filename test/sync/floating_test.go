@@ -75,7 +75,7 @@ func (p *aPod) remove(t *testing.T, a netip.Prefix) {
 	}
 }
 
-// ec2Log is when EC2 was asked to change what about an address, by programs in pods.
+// ec2Log is when EC2 was asked to change what about an address, by programs in pods and by agents.
 type ec2Log struct {
 	ec2 http.Handler
 
@@ -125,10 +125,10 @@ func (l *ec2Log) first(since time.Time, a netip.Addr, actions []string) (time.Ti
 }
 
 // static starts a program in a pod of [node.attachStatic], which has AWS in its namespace.
-func (p *aPod) static(t *testing.T, name string, log *ec2Log, more ...string) *program {
+func (p *aPod) static(t *testing.T, name string, more ...string) *program {
 	t.Helper()
 	if !p.served {
-		closeAll, err := p.node.lab.ServePod(t.Context(), p.node.name, p.Netns, log)
+		closeAll, err := p.node.lab.ServePod(t.Context(), p.node.name, p.Netns, p.node.log)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,10 +33,12 @@ subnets:
    reservations: [{cidr: 10.10.1.64/26, tags: {multus-vpc.io/role: static}}]}
 instances:
 - name: worker-1
+  type: m5.4xlarge
   enis:
   - {subnet: primary, addresses: [10.10.12.11]}
   - {subnet: multus-1, addresses: [10.10.1.20], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
 - name: worker-2
+  type: m5.4xlarge
   enis:
   - {subnet: primary, addresses: [10.10.12.12]}
   - {subnet: multus-1, addresses: [10.10.1.21], tags: {node.k8s.amazonaws.com/no_manage: "true"}}
@@ -69,6 +71,7 @@ type ground struct {
 	peers string // of the reference plugins
 	stack string // of Multus, whereabouts, etcd and the API server
 	nodes map[string]*node
+	log   *ec2Log
 }
 
 // up raises the ground of the AWS samples.
@@ -97,6 +100,7 @@ func raise(t *testing.T, text string) *ground {
 		t.Fatal(err)
 	}
 	cleanUp(t, g.lab.Close)
+	g.log = &ec2Log{ec2: g.lab.Front}
 	for name := range g.lab.Instances {
 		g.nodes[name] = g.newNode(t, name)
 	}

@@ -99,6 +99,11 @@ func (c *cluster) admit(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	cleanUp(t, f.Close)
+	if err = c.api.Do(t.Context(), http.MethodPost, "/api/v1/nodes", object{
+		"metadata": object{"name": n.name}, "spec": object{"providerID": "aws:///us-west-2a/" + c.lab.Instances[n.name]},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, kind := range []string{"thin", "thick"} {
 		if err = os.MkdirAll(n.netd(kind), 0o700); err != nil {
 			t.Fatal(err)
@@ -242,7 +247,7 @@ func (p *aPod) multus(ctx context.Context, kind, verb string) error {
 func (c *cluster) add(t *testing.T, kind string, p *aPod, network string) netip.Addr {
 	t.Helper()
 	began := time.Now()
-	if err := p.multus(t.Context(), kind, "add"); err != nil {
+	if err := c.addAgain(t, kind, p); err != nil {
 		t.Fatal(err)
 	}
 	status := c.status(t, p)
@@ -251,6 +256,27 @@ func (c *cluster) add(t *testing.T, kind string, p *aPod, network string) netip.
 	}
 	t.Logf("%s on %s: %s, ADD took %v", p.Name, p.node.name, status[1].IPs[0], time.Since(began).Round(time.Millisecond))
 	return status[1].IPs[0]
+}
+
+// addAgain runs ADD, and once more after a DEL, as a kubelet does, when the API server was too slow for Multus or whereabouts: it is
+// emulated like all else. Any other error is one.
+func (c *cluster) addAgain(t *testing.T, kind string, p *aPod) error {
+	t.Helper()
+	const tries = 3
+	for try := 1; ; try++ {
+		err := p.multus(t.Context(), kind, "add")
+		if err == nil {
+			return nil
+		}
+		slow := strings.Contains(err.Error(), c.api.URL) || strings.Contains(err.Error(), "waiting to become leader")
+		if !slow || try == tries {
+			return err
+		}
+		t.Logf("the API server is slow, so ADD is tried again: %v", err)
+		if err := p.multus(t.Context(), kind, "del"); err != nil {
+			return err
+		}
+	}
 }
 
 // del detaches a pod and removes it from the API, as the kubelet does.

@@ -57,12 +57,12 @@ ec2:
 
 // example is what comes of two pods, one on each worker, with a definition of examples/nad.
 type example struct {
-	network    string          // as the pods ask for it, if not by name alone
-	metadata   func(i int) any // of the i-th pod, instead of that
+	metadata   func(i int) any // of the i-th pod, when it does not just ask for the network by its name
 	from       []string        // where the addresses come from, in the order of the result
 	eni        int             // index of the ENI among the worker's; 0: the one at device index 1
 	unknown    bool            // EC2 is not told
 	init       bool            // EC2 is told by an init container
+	floats     string          // goes to the first pod, and then to the second
 	interfaces string          // "eth0" for a pod's first; net1 otherwise
 }
 
@@ -76,13 +76,13 @@ var examples = map[string]example{
 	"by-subnet-tags.yaml":       {from: []string{"10.10.2.64/28"}, eni: 2},
 	"conflist-with-tuning.yaml": {from: []string{ofPool}},
 	"dual-stack.yaml":           {from: []string{ofPool, "2001:db8:10:1::1000/116"}},
-	"floating.yaml":             {from: []string{ofPool}},
 	"first-interface.yaml": {
 		metadata: func(int) any {
 			return object{"annotations": object{"v1.multus-cni.io/default-network": "kube-system/vpc-first"}}
 		},
 		from: []string{ofPool}, interfaces: "eth0",
 	},
+	"floating.yaml":                {from: []string{ofPool}, floats: "10.10.1.90/32"},
 	"host-local.yaml":              {from: []string{"10.10.1.200/29"}, unknown: true},
 	"ipvlan-with-vpcipam.yaml":     {from: []string{ofPool}},
 	"ipvlan-with-whereabouts.yaml": {from: []string{"10.10.1.80/28"}, init: true},
@@ -119,7 +119,7 @@ func TestExampleNADs(t *testing.T) {
 	for _, n := range c.nodes {
 		c.thin(t, n)
 		c.whereaboutsByDefault(t, n)
-		n.startAgent(t, "KUBECONFIG="+c.api.Kubeconfig)
+		n.startAgent(t, "ipCooldownPeriod: 1\n", "KUBECONFIG="+c.api.Kubeconfig)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil || len(files) < len(examples) {
@@ -200,8 +200,24 @@ func (c *cluster) tryExample(t *testing.T, e example, name string) {
 			}
 		}
 	}
+	if e.floats != "" {
+		c.float(t, netip.MustParsePrefix(e.floats), pods)
+	}
 	for _, p := range pods {
 		c.del(t, "thin", p)
+	}
+}
+
+// float lets one pod after another carry an address, which EC2 moves along.
+func (c *cluster) float(t *testing.T, a netip.Prefix, pods []*aPod) {
+	t.Helper()
+	for i, p := range pods {
+		if i > 0 {
+			pods[i-1].remove(t, a)
+		}
+		p.add(t, a)
+		await(t, fmt.Sprintf("%s is on %s", a, p.node.name), func() error { return c.ownedBy([]netip.Prefix{a}, p.node.name) })
+		pods[(i+1)%len(pods)].reaches(t, a.Addr())
 	}
 }
 

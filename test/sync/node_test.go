@@ -58,15 +58,22 @@ func (g *ground) newNode(t *testing.T, name string) *node {
 	return n
 }
 
-// startAgent starts the worker's agent, until the test ends.
-func (n *node) startAgent(t *testing.T, more ...string) *stage.Agent {
+// startAgent starts the worker's agent, until the test ends. What it asks of EC2 is logged.
+func (n *node) startAgent(t *testing.T, config string, more ...string) {
 	t.Helper()
+	closeAll, err := n.lab.ServePod(t.Context(), n.name, n.netns, n.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanUp(t, closeAll)
 	a := &stage.Agent{
-		Place: n.place, Netns: n.netns, Dir: filepath.Join(n.dir, "agent"), Bin: n.bin, Config: "ipCooldownPeriod: 1\n",
-		Env:  slices.Concat(n.environment(), n.aws(), more),
+		Place: n.place, Netns: n.netns, Dir: filepath.Join(n.dir, "agent"), Bin: n.bin, Config: config,
+		Env: slices.Concat(n.environment(), n.aws(), []string{
+			"AWS_ENDPOINT_URL_EC2=http://" + lab.EC2InPod.String(), "MULTUS_VPC_SYNC_SOCKET=" + n.syncSocket(),
+		}, more),
 		Died: func(err error) { t.Errorf("agent of %s: %v", n.name, err) },
 	}
-	if err := errors.Join(a.Prepare(), a.Start()); err != nil {
+	if err = errors.Join(a.Prepare(), a.Start()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -76,8 +83,10 @@ func (n *node) startAgent(t *testing.T, more ...string) *stage.Agent {
 			t.Logf("agent of %s (%v):\n%s", n.name, err, text)
 		}
 	})
-	return a
 }
+
+// syncSocket is where pods find the agent.
+func (n *node) syncSocket() string { return filepath.Join(n.dir, "agent", "run", "sync", "sync.sock") }
 
 func (n *node) socket() string { return (&stage.Agent{Dir: filepath.Join(n.dir, "agent")}).Socket() }
 
@@ -140,6 +149,8 @@ type aPod struct {
 	node   *node
 	uid    string
 	served bool // AWS listens in its namespace
+
+	sidecar *program // that keeps its addresses registered
 }
 
 // newPod makes a pod with nothing but a loopback, as a container runtime does before it calls its network plugin.
