@@ -34,6 +34,10 @@ build: ## Build static binaries into bin/
 	@$(STATIC) -o bin/ $(filter-out ./plugins/%,$(DOORS))
 	@$(PLUGIN) -o bin/ $(filter ./plugins/%,$(DOORS))
 
+.PHONY: lambda
+lambda: ## Pack the function for both architectures into dist/: the same sources give the same bytes
+	@go run ./lambda/pack -o dist
+
 .PHONY: test check
 test: setup-test build lint test-tools mutants ## All checks: lint, tests here, tests that need ipvlan, mutants
 	@$(SUITE)

@@ -58,6 +58,7 @@ const (
 	testscript   = "github.com/rogpeppe/go-internal/testscript"
 	errgroup     = "golang.org/x/sync/errgroup"
 	singleflight = "golang.org/x/sync/singleflight"
+	lambdaGo     = "github.com/aws/aws-lambda-go"
 	netlink      = "github.com/vishvananda/netlink"
 	netnsLib     = "github.com/vishvananda/netns"
 	nftables     = "github.com/google/nftables"
@@ -83,12 +84,14 @@ var table = []row{
 	{path: "internal/candidate", floor: words},
 	{path: "internal/cluster", floor: words},
 	{path: "internal/eni", floor: words},
+	{path: "internal/lifecycle", floor: words},
 	{path: "internal/netconf", floor: words, libraries: []string{cni}},
 	{path: "internal/ownership", floor: words},
 	{path: "internal/plainjson", floor: words},
 	{path: "internal/selection", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
+	{path: "internal/asghooks", floor: hands, libraries: []string{awsSDK, smithy}},
 	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
 	{path: "internal/imds", floor: hands, libraries: []string{awsSDK, smithy, errgroup}},
 	{path: "internal/kube", floor: hands, libraries: []string{apimachinery, clientGo}},
@@ -109,6 +112,7 @@ var table = []row{
 	{path: "internal/migrate", floor: flows},
 	{path: "internal/sweep", floor: flows},
 	{path: "internal/workereni", floor: flows},
+	{path: "internal/workerhook", floor: flows, also: []floor{flows}}, // for internal/workereni, which it calls for hooks
 
 	{path: "internal/podprogram", floor: frame, libraries: []string{awsSDK, prometheus}},
 	{path: "plugins/internal/ipam", floor: frame, libraries: []string{cni}, also: []floor{frame}}, // for plugins/internal/process
@@ -118,6 +122,7 @@ var table = []row{
 	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
 	{path: "initcontainer", floor: doors},
 	{path: "injector", floor: doors, libraries: []string{apimachinery, k8sAPI, prometheus}},
+	{path: "lambda", floor: doors, libraries: []string{awsSDK, lambdaGo}},
 	{path: "sidecar", floor: doors},
 	{path: "vpcctl", floor: doors, libraries: []string{awsSDK, cobra, sys, yaml}},
 	{path: "vpclab", floor: doors, libraries: []string{cobra, sys}, also: []floor{lab}},
@@ -140,6 +145,7 @@ var table = []row{
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},
 	{path: "internal/lab/vpc", floor: lab},
 
+	{path: "lambda/pack", floor: tests}, // packs the zips
 	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},
 	{path: "test/awscli", floor: tests},
 	{path: "test/bench", floor: tests, libraries: []string{errgroup, sys}, also: []floor{tests}},
@@ -155,6 +161,7 @@ var table = []row{
 	{path: "test/inject", floor: tests},
 	{path: "test/kill", floor: tests},
 	{path: "test/life", floor: tests},
+	{path: "test/lambda", floor: tests},
 	{path: "test/mutants", floor: tests, libraries: []string{errgroup}},
 	{path: "test/pods", floor: tests},
 	{path: "test/simulate", floor: tests},
@@ -180,6 +187,8 @@ var forbidden = []struct{ under, dependency, reason string }{
 	{"agent", "internal/lab", "the lab is for vpclab and tests"},
 	{"agent", "k8s.io/api", "every API group's types: 15 MB more in each agent than the metadata client"},
 	{"vpcctl", "k8s.io/api", "every API group's types: 15 MB more than the dynamic client"},
+	{"lambda", "internal/lab", "the lab is for vpclab and tests"},
+	{"lambda", netlink, "a function has no interfaces"},
 	{"injector", awsSDK, "it needs no credentials for EC2"},
 	{"injector", "internal/lab", "the lab is for vpclab and tests"},
 	{"vpcctl", "internal/lab", "the lab is for vpclab and tests"},

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workerhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
+)
+
+// The pauses between attempts to answer are drawn at random below these bounds: the hooks of a large group are answered together.
+const (
+	answerBase = time.Second
+	answerCap  = 10 * time.Second
+)
+
+// answer tells Auto Scaling, until it took it or the invocation ends, and logs what came of it. That nobody waits is no error: an
+// earlier handling of the event has answered, or the hook's time is over.
+func (a action) answer(ctx context.Context, r lifecycle.Result, more ...any) error {
+	log, level := a.log.With(more...), slog.LevelInfo
+	if r == lifecycle.Abandon {
+		level = slog.LevelError
+	}
+	if a.hooks == nil {
+		log.Log(ctx, level, "lifecycle action is answered by others", "result", r)
+		return nil
+	}
+	ctx, cancel := shorter(ctx, margin)
+	defer cancel()
+	for tries := 0; ; tries++ {
+		err := a.hooks.Complete(ctx, a.Action, r)
+		switch {
+		case err == nil, errors.Is(err, lifecycle.ErrNotWaiting) && tries > 0: // the first answer's reply was lost
+			log.Log(ctx, level, "lifecycle action answered", "result", r)
+			return nil
+		case errors.Is(err, lifecycle.ErrNotWaiting):
+			log.Info("lifecycle action waits no longer", "result", resultNone, "wanted", r)
+			return nil
+		case errors.Is(err, lifecycle.ErrRefused):
+			return fmt.Errorf("%s of %s: %w", r, a.Instance, err)
+		}
+		delay := answerBase/10 + rand.N(min(answerCap, answerBase<<min(tries, 10)))
+		log.Info("answer to be repeated", "error", err, "after", delay)
+		if pause(ctx, delay) != nil {
+			return fmt.Errorf("%s of %s: %w", r, a.Instance, err)
+		}
+	}
+}
+
+// beat keeps the hook open until the returned function is called: at once, for the event may have waited, and each
+// [HeartbeatInterval]. The work goes on when nobody waits any longer: a hook whose time was over may have let the worker into service.
+func (a action) beat(ctx context.Context) (stop func()) {
+	if a.hooks == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			err := a.hooks.Heartbeat(ctx, a.Action)
+			switch {
+			case errors.Is(err, lifecycle.ErrNotWaiting):
+				a.log.Info("no more heartbeats: lifecycle action waits no longer")
+				return
+			case err != nil && ctx.Err() == nil:
+				a.log.Warn("heartbeat not taken", "error", err)
+			}
+			if pause(ctx, HeartbeatInterval) != nil {
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}

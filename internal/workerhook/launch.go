@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workerhook
+
+import (
+	"context"
+	"errors"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
+)
+
+// launch gives a worker its ENIs. The way out of a warm pool is the same: it finds them in place.
+func (a action) launch(ctx context.Context) error {
+	work, cancel := shorter(ctx, answerTime)
+	defer cancel()
+	stop := a.beat(ctx)
+	devices, err := a.workers.Launch(work, workereni.Request{Instance: a.Instance, Group: a.Group})
+	stop()
+	impossible, _ := errors.AsType[*workereni.ImpossibleError](err)
+	switch {
+	case err == nil:
+		return a.answer(ctx, lifecycle.Continue, "enis", ids(devices))
+	case errors.Is(err, workereni.ErrGone):
+		// Auto Scaling sees that by itself. The event may as well be older than the end of the instance.
+		a.log.Info("worker is gone", "result", resultNone, "error", err)
+		return nil
+	case impossible != nil:
+		return a.answer(ctx, lifecycle.Abandon, "reasons", impossible.Reasons, "error", err)
+	}
+	return err
+}
+
+func ids(devices []eni.Device) []eni.ID {
+	out := make([]eni.ID, 0, len(devices))
+	for _, d := range devices {
+		out = append(out, d.ID)
+	}
+	return out
+}

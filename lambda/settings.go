@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
+)
+
+// varAnswerHooks is "false" where the hooks are somebody else's: the function then neither answers them nor sends heartbeats.
+const varAnswerHooks = "AnswerHooks"
+
+// vars are the variables of this door; those of the workers are [workereni.Vars].
+func vars() []string { return []string{varAnswerHooks} }
+
+// settings are what the function's environment says. With an error nothing can be done for a worker; hooks are answered all the same.
+type settings struct {
+	workers     workereni.Config
+	answerHooks bool
+	err         error
+}
+
+// parse reports all that is wrong at once.
+func parse(getenv func(string) string) (s settings) {
+	var errs []error
+	switch v := strings.ToLower(strings.TrimSpace(getenv(varAnswerHooks))); v {
+	case "", "true", "yes":
+		s.answerHooks = true
+	case "false", "no":
+	default: // whose the hooks are is not known: they are left alone
+		errs = append(errs, fmt.Errorf("%s: %q is neither true nor false", varAnswerHooks, v))
+	}
+	workers, err := workereni.Parse(getenv)
+	s.workers, s.err = workers, errors.Join(append(errs, err)...)
+	return s
+}
