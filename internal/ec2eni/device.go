@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -85,19 +86,42 @@ func (c *Client) Layout(ctx context.Context, instanceType string) (eni.Layout, e
 func (c *Client) SubnetsFound(ctx context.Context, ids []eni.SubnetID) ([]eni.Subnet, error) {
 	var all []eni.Subnet
 	for chunk := range slices.Chunk(ids, maxFilterValues) {
-		pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{Filters: []types.Filter{filter("subnet-id", strs(chunk)...)}})
-		for pages.HasMorePages() {
-			out, err := pages.NextPage(ctx)
+		found, err := c.subnets(ctx, filter("subnet-id", strs(chunk)...))
+		if err != nil {
+			return nil, fmt.Errorf("read subnets %s: %w", some(strs(chunk)), err)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// SubnetsTagged reads the subnets of the VPC that have all of these tags, in EC2's order.
+func (c *Client) SubnetsTagged(ctx context.Context, in eni.VPCID, tags map[string]string) ([]eni.Subnet, error) {
+	filters := []types.Filter{filter("vpc-id", string(in))}
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		filters = append(filters, filter("tag:"+key, tags[key]))
+	}
+	all, err := c.subnets(ctx, filters...)
+	if err != nil {
+		return nil, fmt.Errorf("read the subnets of %s that are tagged %v: %w", in, tags, err)
+	}
+	return all, nil
+}
+
+func (c *Client) subnets(ctx context.Context, filters ...types.Filter) ([]eni.Subnet, error) {
+	var all []eni.Subnet
+	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{Filters: filters})
+	for pages.HasMorePages() {
+		out, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range out.Subnets {
+			subnet, err := subnetOf(s)
 			if err != nil {
-				return nil, fmt.Errorf("read subnets %s: %w", some(strs(chunk)), err)
+				return nil, err
 			}
-			for _, s := range out.Subnets {
-				subnet, err := subnetOf(s)
-				if err != nil {
-					return nil, err
-				}
-				all = append(all, subnet)
-			}
+			all = append(all, subnet)
 		}
 	}
 	return all, nil
@@ -163,7 +187,7 @@ func (c *Client) devices(ctx context.Context, filters ...types.Filter) ([]eni.De
 }
 
 func workerOf(i types.Instance) (eni.Worker, error) {
-	w := eni.Worker{Instance: eni.Instance{ID: eni.InstanceID(aws.ToString(i.InstanceId)), Type: string(i.InstanceType)}, Tags: tagsOf(i.Tags)}
+	w := eni.Worker{Instance: eni.Instance{ID: eni.InstanceID(aws.ToString(i.InstanceId)), Type: string(i.InstanceType)}, VPC: eni.VPCID(aws.ToString(i.VpcId)), Tags: tagsOf(i.Tags)}
 	if i.Placement != nil {
 		w.AZ = aws.ToString(i.Placement.AvailabilityZone)
 	}

@@ -66,6 +66,7 @@ type NewDevice struct {
 // Worker is an EC2 instance with the ENIs that are attached to it.
 type Worker struct {
 	Instance
+	VPC     VPCID
 	State   string // "pending", "running", …
 	Tags    map[string]string
 	Devices []Device // without tags

@@ -37,13 +37,18 @@ const (
 // Interface is one ENI to be.
 type Interface struct {
 	Subnet eni.SubnetID
-	Groups []eni.GroupID // security groups; the default group of the VPC when empty
+	// SubnetTags choose the subnet instead: the one in the worker's VPC and availability zone that has all of them.
+	SubnetTags map[string]string
+	Groups     []eni.GroupID // security groups; the default group of the VPC when empty
 	// Card is the network card. EveryCard stands for an ENI on each card of the type that is not for EFA only: neither by what the
 	// card takes nor because an efa-only interface was launched on it.
 	Card      int
 	EveryCard bool
 	// Index is the device index; 0 means the next one on the card, counted from 1.
-	Index      int
+	Index int
+	// Last means the highest device index of the card that is free: where the Amazon VPC CNI is at work already, which takes the lowest.
+	// https://github.com/aws/amazon-vpc-cni-k8s/blob/master/pkg/awsutils/awsutils.go (awsGetFreeDeviceNumber)
+	Last       bool
 	Addressing Addressing
 	Addresses  []netip.Addr // for [Fixed]
 	// Stock is how many addresses out of the subnet's reservations, other than static ones, the ENI has from the start.
@@ -54,6 +59,9 @@ type Interface struct {
 
 // maxStock is what an ENI of the largest types holds besides its primary address.
 const maxStock = 63
+
+// maxSubnetTags is far below what EC2 takes in one call, and above what anybody means.
+const maxSubnetTags = 20
 
 // Validate reports all that is wrong with the configuration by itself, with the paths of the fields.
 func (c Config) Validate() error {
@@ -91,7 +99,12 @@ func (c Config) Validate() error {
 // problems are those of one interface, each starting with the field's name.
 func (n Interface) problems() (errs []error) {
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !strings.HasPrefix(string(n.Subnet), "subnet-") {
+	switch {
+	case len(n.SubnetTags) > 0 && n.Subnet != "":
+		add("subnetTags: cannot stand with subnet %s", n.Subnet)
+	case len(n.SubnetTags) > maxSubnetTags:
+		add("subnetTags: %d are too many, at most %d", len(n.SubnetTags), maxSubnetTags)
+	case len(n.SubnetTags) == 0 && !strings.HasPrefix(string(n.Subnet), "subnet-"):
 		add("subnet: %q is no subnet ID", n.Subnet)
 	}
 	for _, g := range n.Groups {
@@ -107,6 +120,9 @@ func (n Interface) problems() (errs []error) {
 	}
 	if n.Index < 0 {
 		add("deviceIndex: must not be negative")
+	}
+	if n.Last && n.Index != 0 {
+		add("deviceIndex: %d cannot stand with the last one", n.Index)
 	}
 	switch n.Addressing {
 	case DHCP, Start:

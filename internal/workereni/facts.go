@@ -6,6 +6,8 @@ package workereni
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -71,7 +73,7 @@ func (r *run) readOnce(ctx context.Context, w eni.Worker) (err error) {
 	if r.layout, err = r.ec2.Layout(ctx, w.Type); err != nil {
 		return err
 	}
-	if r.subnets, err = r.ec2.SubnetsFound(ctx, r.cfg.subnets()); err != nil {
+	if r.subnets, err = r.readSubnets(ctx, w); err != nil {
 		return err
 	}
 	if groups := r.cfg.groups(); len(groups) > 0 {
@@ -81,6 +83,31 @@ func (r *run) readOnce(ctx context.Context, w eni.Worker) (err error) {
 	}
 	r.settled = true
 	return nil
+}
+
+// readSubnets reads the subnets that the configuration names, and those that it means by their tags.
+func (r *run) readSubnets(ctx context.Context, w eni.Worker) (all []eni.Subnet, err error) {
+	if ids := r.cfg.subnets(); len(ids) > 0 {
+		if all, err = r.ec2.SubnetsFound(ctx, ids); err != nil {
+			return nil, err
+		}
+	}
+	for n, i := range r.cfg.Interfaces {
+		same := func(o Interface) bool { return maps.Equal(o.SubnetTags, i.SubnetTags) }
+		if len(i.SubnetTags) == 0 || slices.ContainsFunc(r.cfg.Interfaces[:n], same) {
+			continue
+		}
+		found, err := r.ec2.SubnetsTagged(ctx, w.VPC, i.SubnetTags)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range found {
+			if !slices.ContainsFunc(all, func(o eni.Subnet) bool { return o.ID == s.ID }) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all, nil
 }
 
 // readHeld reads the subnets out of which addresses are still to be chosen.

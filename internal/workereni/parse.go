@@ -162,15 +162,16 @@ func (p *parser) lists(defaults Interface) (all []Interface) {
 
 // entry is one interface in JSON. What is left out is as the other variables say.
 type entry struct {
-	Subnet              eni.SubnetID  `json:"subnet"`
-	SecurityGroups      []eni.GroupID `json:"securityGroups"`
-	NetworkCard         cards         `json:"networkCard"`
-	DeviceIndex         int           `json:"deviceIndex"`
-	Addressing          Addressing    `json:"addressing"`
-	Addresses           []netip.Addr  `json:"addresses"`
-	Stock               *int          `json:"stock"`
-	SourceDestCheck     *bool         `json:"sourceDestCheck"`
-	DeleteOnTermination *bool         `json:"deleteOnTermination"`
+	Subnet              eni.SubnetID      `json:"subnet"`
+	SubnetTags          map[string]string `json:"subnetTags"`
+	SecurityGroups      []eni.GroupID     `json:"securityGroups"`
+	NetworkCard         cards             `json:"networkCard"`
+	DeviceIndex         *position         `json:"deviceIndex"`
+	Addressing          Addressing        `json:"addressing"`
+	Addresses           []netip.Addr      `json:"addresses"`
+	Stock               *int              `json:"stock"`
+	SourceDestCheck     *bool             `json:"sourceDestCheck"`
+	DeleteOnTermination *bool             `json:"deleteOnTermination"`
 }
 
 // cards is the index of a card, or "every".
@@ -190,34 +191,62 @@ func (c *cards) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// interfaces reads the list of interfaces in JSON, each by itself, so that all mistakes are found.
+// position is a device index, or "last".
+type position struct {
+	index int
+	last  bool
+}
+
+func (d *position) UnmarshalJSON(b []byte) error {
+	if string(b) == `"last"` {
+		d.last = true
+		return nil
+	}
+	if err := json.Unmarshal(b, &d.index); err != nil {
+		return fmt.Errorf("deviceIndex: %s is neither a number nor \"last\"", b)
+	}
+	return nil
+}
+
+// interfaces reads the variable of the whole list.
 func (p *parser) interfaces(defaults Interface) (all []Interface) {
 	for _, other := range []string{VarSubnetIDs, VarSubnetIDsAZ1, VarSubnetIDsAZ2, VarSecurityGroupIDs} {
 		if p.text(other) != "" {
 			p.add(other, "cannot stand with %s", VarInterfaces)
 		}
 	}
+	all, errs := ParseInterfaces([]byte(p.text(VarInterfaces)), defaults)
+	for _, err := range errs {
+		p.add(VarInterfaces, "%w", err)
+	}
+	return all
+}
+
+// ParseInterfaces reads a list of interfaces in JSON, each laid over the defaults and read by itself, so that all mistakes are found.
+func ParseInterfaces(text []byte, defaults Interface) (all []Interface, errs []error) {
 	var raw []json.RawMessage
-	if err := json.Unmarshal([]byte(p.text(VarInterfaces)), &raw); err != nil {
-		p.add(VarInterfaces, "want a JSON list: %w", err)
-		return nil
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return nil, []error{fmt.Errorf("want a JSON list: %w", err)}
 	}
 	for i, text := range raw {
 		var e entry
 		decoder := json.NewDecoder(bytes.NewReader(text))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&e); err != nil && !errors.Is(err, io.EOF) {
-			p.add(VarInterfaces, "[%d]: %w", i, err)
+			errs = append(errs, fmt.Errorf("[%d]: %w", i, err))
 			continue
 		}
 		all = append(all, e.over(defaults))
 	}
-	return all
+	return all, errs
 }
 
 // over lays the entry over the defaults.
 func (e entry) over(n Interface) Interface {
-	n.Subnet, n.Groups, n.Card, n.EveryCard, n.Index = e.Subnet, e.SecurityGroups, e.NetworkCard.index, e.NetworkCard.every, e.DeviceIndex
+	n.Subnet, n.SubnetTags, n.Groups, n.Card, n.EveryCard = e.Subnet, e.SubnetTags, e.SecurityGroups, e.NetworkCard.index, e.NetworkCard.every
+	if e.DeviceIndex != nil {
+		n.Index, n.Last = e.DeviceIndex.index, e.DeviceIndex.last
+	}
 	if len(e.Addresses) > 0 && e.Addressing == "" {
 		e.Addressing = Fixed
 	}

@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -126,48 +125,6 @@ func (p *Plan) steps(t Target, d eni.Device, exists bool) {
 	if d.DeleteOnTermination != t.DeleteOnTermination {
 		step(DeleteOnTermination)
 	}
-}
-
-// targets numbers the interfaces of the worker's availability zone.
-func (f Facts) targets(cfg Config) (targets []Target, reasons []string) {
-	used := map[Slot]int{}
-	next := map[int]int{}
-	var zones []string
-	for n, i := range cfg.Interfaces {
-		at := slices.IndexFunc(f.Subnets, func(s eni.Subnet) bool { return s.ID == i.Subnet })
-		if at < 0 {
-			reasons = append(reasons, fmt.Sprintf("subnet %s does not exist", i.Subnet))
-			continue
-		}
-		subnet := f.Subnets[at]
-		if subnet.AZ != f.Worker.AZ {
-			zones = append(zones, subnet.AZ)
-			continue
-		}
-		cards := []int{i.Card}
-		if i.EveryCard {
-			cards = f.plainCards()
-		}
-		for _, card := range cards {
-			t := Target{Slot: Slot{card, i.Index}, Interface: i, In: subnet}
-			if t.Slot.Index == 0 {
-				t.Slot.Index = max(next[card], 1)
-			}
-			next[card] = max(next[card], t.Slot.Index+1)
-			if other, twice := used[t.Slot]; twice {
-				reasons = append(reasons, fmt.Sprintf("interfaces %d and %d of the configuration both want card %d index %d", other, n, card, t.Slot.Index))
-				continue
-			}
-			used[t.Slot] = n
-			targets = append(targets, t)
-		}
-	}
-	if len(targets) == 0 && len(reasons) == 0 {
-		slices.Sort(zones)
-		reasons = append(reasons, fmt.Sprintf("no subnet of the configuration lies in the worker's availability zone %s (they lie in %s)",
-			f.Worker.AZ, strings.Join(slices.Compact(zones), ", ")))
-	}
-	return targets, reasons
 }
 
 // plainCards are the cards that are not for EFA alone.

@@ -22,10 +22,13 @@ func drawFacts(t *rapid.T) (Config, Facts) {
 		{ID: "subnet-2", VPC: "vpc-1", AZ: "a", IPv4: netip.MustParsePrefix("10.0.2.0/24"), Available: 200},
 		{ID: "subnet-3", VPC: "vpc-1", AZ: "b", IPv4: netip.MustParsePrefix("10.0.3.0/24"), Available: 200},
 	}
+	for n := range subnets {
+		subnets[n].Tags = map[string]string{"name": string(subnets[n].ID), "team": "core"}
+	}
 	cards, each := rapid.IntRange(1, 4).Draw(t, "cards"), rapid.IntRange(1, 4).Draw(t, "each")
 	f := Facts{
 		Now: time.Unix(1e9, 0), Subnets: subnets,
-		Worker: eni.Worker{Instance: eni.Instance{ID: "i-1", Type: "x", AZ: "a"}, State: "running"},
+		Worker: eni.Worker{Instance: eni.Instance{ID: "i-1", Type: "x", AZ: "a"}, VPC: "vpc-1", State: "running"},
 		Layout: eni.Layout{Limits: eni.Limits{Interfaces: cards * each, IPv4PerInterface: 10}},
 	}
 	for range cards {
@@ -34,11 +37,19 @@ func drawFacts(t *rapid.T) (Config, Facts) {
 	f.Worker.Devices = append(f.Worker.Devices, eni.Device{Interface: eni.Interface{ID: "eni-primary", InstanceID: "i-1"}, Attachment: "a-primary"})
 	cfg := Config{Owner: "o"}
 	for range rapid.IntRange(1, 6).Draw(t, "interfaces") {
-		cfg.Interfaces = append(cfg.Interfaces, Interface{
+		i := Interface{
 			Subnet: rapid.SampledFrom(subnets).Draw(t, "subnet").ID, Card: rapid.IntRange(0, 4).Draw(t, "card"),
 			Index: rapid.IntRange(0, 3).Draw(t, "index"), Addressing: DHCP,
 			SourceDestCheck: rapid.Bool().Draw(t, "check"), DeleteOnTermination: rapid.Bool().Draw(t, "dies"),
-		})
+		}
+		if rapid.Bool().Draw(t, "last") {
+			i.Index, i.Last = 0, true
+		}
+		if rapid.Bool().Draw(t, "by tags") {
+			i.SubnetTags = map[string]string{"name": string(i.Subnet)}
+			i.Subnet = ""
+		}
+		cfg.Interfaces = append(cfg.Interfaces, i)
 	}
 	for n := range rapid.IntRange(0, 4).Draw(t, "left") {
 		slot := Slot{rapid.IntRange(0, cards-1).Draw(t, "card"), rapid.IntRange(1, 3).Draw(t, "index")}

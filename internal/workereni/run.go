@@ -76,7 +76,7 @@ func (c Config) identity(worker eni.InstanceID) map[string]string {
 
 func (c Config) subnets() (ids []eni.SubnetID) {
 	for _, i := range c.Interfaces {
-		if !slices.Contains(ids, i.Subnet) {
+		if i.Subnet != "" && !slices.Contains(ids, i.Subnet) {
 			ids = append(ids, i.Subnet)
 		}
 	}

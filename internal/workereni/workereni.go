@@ -35,6 +35,7 @@ type EC2 interface {
 	WorkersTagged(ctx context.Context, key, value string) ([]eni.Worker, error)
 	Layout(ctx context.Context, instanceType string) (eni.Layout, error)
 	SubnetsFound(ctx context.Context, ids []eni.SubnetID) ([]eni.Subnet, error)
+	SubnetsTagged(ctx context.Context, in eni.VPCID, tags map[string]string) ([]eni.Subnet, error)
 	Reservations(ctx context.Context, id eni.SubnetID) ([]eni.Reservation, error)
 	Groups(ctx context.Context, ids []eni.GroupID) ([]eni.Group, error)
 	DevicesTagged(ctx context.Context, tags map[string]string) ([]eni.Device, error)

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
+)
+
+// tagged has every subnet carry its name without the zone as the tag network.
+var tagged = func() string {
+	text := twoZones
+	for _, name := range []string{"n4", "n6"} {
+		for _, zone := range []string{"a", "b"} {
+			text = strings.ReplaceAll(text, "name: "+name+"-"+zone+",", "name: "+name+"-"+zone+", tags: {network: "+name+"},")
+		}
+	}
+	return strings.Replace(text, "- name: n4-a\n", "- name: n4-a\n  tags: {network: n4}\n", 1)
+}()
+
+// byTags is what an agent has: one configuration for workers of every zone.
+func (w *world) byTags(networks ...string) workereni.Config {
+	var all []workereni.Interface
+	for _, n := range networks {
+		all = append(all, workereni.Interface{
+			SubnetTags: map[string]string{"network": n}, Last: true, Addressing: workereni.DHCP, SourceDestCheck: true, DeleteOnTermination: true,
+		})
+	}
+	return w.config(all...)
+}
+
+// keep runs a keeper until the worker has its ENIs, or ctx ends.
+func keep(ctx context.Context, f *workereni.Flow, id eni.InstanceID) *workereni.Keeper {
+	k := workereni.NewKeeper(f, id)
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		k.Run(ctx)
+	}()
+	select {
+	case <-k.Placed():
+	case <-ended:
+	}
+	cancel()
+	<-ended
+	return k
+}
+
+// attach gives a worker an ENI as the Amazon VPC CNI does: at the lowest free index.
+func (w *world) attach(id eni.InstanceID, index int) {
+	w.t.Helper()
+	e, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: w.lab.Subnets["nodes-a"]})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	time.Sleep(10 * time.Second) // until EC2 knows it everywhere
+	if _, err = w.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{NetworkInterfaceID: e.ID, InstanceID: string(id), DeviceIndex: index}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestAKeeperWorksBesideTheVPCCNI: which has taken the lowest index before the agent came.
+func TestAKeeperWorksBesideTheVPCCNI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		id := w.instance("m5.2xlarge", "nodes-a")
+		w.attach(id, 1)
+		k := keep(t.Context(), w.flow(w.byTags("n4", "n6")), id)
+		if p := k.Problem(); p != "" {
+			t.Errorf("problem %q", p)
+		}
+		w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies")
+
+		other := w.instance("m5.2xlarge", "nodes-b") // the same configuration in another zone; it has no n6
+		k = keep(t.Context(), w.flow(w.byTags("n4")), other)
+		if p := k.Problem(); p != "" {
+			t.Errorf("problem %q", p)
+		}
+		w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies", "0:3 n4-b at 0:3 dies")
+
+		reads := w.calls("CreateNetworkInterface", "")
+		keep(t.Context(), w.flow(w.byTags("n4", "n6")), id) // a restart
+		if n := w.calls("CreateNetworkInterface", ""); n != reads {
+			t.Errorf("a restart created %d", n-reads)
+		}
+	})
+}
+
+// TestKilledAtAnyCallAKeeperGoesOn: as kubelet starts an agent again.
+func TestKilledAtAnyCallAKeeperGoesOn(t *testing.T) {
+	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+		for _, name := range []string{"n4-a", "n6-a"} {
+			if err := w.lab.Cloud.CreateTags(time.Now(), []string{w.lab.Subnets[name]}, map[string]string{"network": name[:2]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := w.instance("m5.2xlarge", "nodes-a")
+		w.attach(id, 1)
+		time.Sleep(time.Minute)
+		cfg := w.byTags("n4", "n6")
+		f, ctx := mortal(w, cfg)
+		keep(ctx, f, id)
+		keep(t.Context(), w.flow(cfg), id)
+		w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies")
+	})
+}
+
+// TestAKeeperHopes: what cannot be is told, nothing of it is left, and it is tried again.
+func TestAKeeperHopes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		id := w.instance("m5.2xlarge", "nodes-a")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		k := workereni.NewKeeper(w.flow(w.byTags("n4", "n9")), id)
+		if p := k.Problem(); p != "not all in place yet" {
+			t.Errorf("at first: %q", p)
+		}
+		go k.Run(ctx)
+		time.Sleep(time.Hour)
+		if p := k.Problem(); !strings.Contains(p, "has the tags [network:n9]") {
+			t.Errorf("problem %q", p)
+		}
+		w.wantENIs()
+		if n := w.calls("DescribeInstances", ""); n > 20 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		if err := w.lab.Cloud.CreateTags(time.Now(), []string{w.lab.Subnets["n6-a"]}, map[string]string{"network": "n9"}); err != nil {
+			t.Fatal(err)
+		}
+		<-k.Placed()
+		if p := k.Problem(); p != "" {
+			t.Errorf("afterwards: %q", p)
+		}
+		w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies")
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// TestAKeeperLeavesOthersAlone: the slots that are asked for are somebody else's.
+func TestAKeeperLeavesOthersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		id := w.instance("m4.large", "nodes-a") // two ENIs
+		w.attach(id, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		k := keep(ctx, w.flow(w.byTags("n4")), id)
+		if p := k.Problem(); !strings.Contains(p, "m4.large allows 2 ENIs") {
+			t.Errorf("problem %q", p)
+		}
+		if n := w.calls("CreateNetworkInterface", "") + w.calls("DetachNetworkInterface", ""); n != 0 {
+			t.Errorf("%d calls that change something", n)
+		}
+	})
+}
+
+// dyingAt ends ctx when the action is called, which does not get through.
+func dyingAt(cancel context.CancelFunc, action string) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		return transport(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			if strings.Contains(string(body), "Action="+action+"&") {
+				cancel()
+				return nil, errors.New("the process has ended")
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			return next.RoundTrip(r)
+		})
+	}
+}
+
+// TestKeepersSweep: what a worker that is gone left behind, another one deletes within a day.
+func TestKeepersSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		cfg := w.byTags("n4")
+		ends, stays := w.instance("m5.2xlarge", "nodes-a"), w.instance("m5.2xlarge", "nodes-a")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		mortal, end := context.WithCancel(ctx)
+		keep(mortal, w.flow(cfg, dyingAt(end, "AttachNetworkInterface")), ends)
+		if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(ends)}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantENIs("0:3 n4-a unattached")
+
+		go workereni.NewKeeper(w.flow(cfg), stays).Run(ctx)
+		time.Sleep(25 * time.Hour)
+		w.wantENIs("0:3 n4-a at 0:3 dies")
+		cancel()
+		synctest.Wait()
+	})
+}
