@@ -24,6 +24,10 @@ func (r *run) read(ctx context.Context) (err error) {
 	if r.worker.Gone() {
 		return fmt.Errorf("%w: %s is %s", ErrGone, r.q.Instance, r.worker.State)
 	}
+	if _, shown := r.worker.Primary(); !shown { // it says when the worker was launched, and what else is attached
+		r.forget(true)
+		return fmt.Errorf("%w: EC2 does not show the primary ENI of %s yet", errLater, r.q.Instance)
+	}
 	if !r.looked {
 		if r.ours, err = r.ec2.DevicesTagged(ctx, r.cfg.identity(r.q.Instance)); err != nil {
 			return err

@@ -4,10 +4,14 @@
 package workereni_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/netip"
+	"regexp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -56,34 +60,59 @@ var lags = map[string]string{
 	"late":    "ec2: {latency: 80ms, propagation: {route: 1s, imds: 3s, describe: 3s}}\n",
 }
 
+// byTags makes what EC2 does not know "UnauthorizedOperation" to those who change it, as it is under a policy that asks for its tags:
+// https://github.com/hashicorp/terraform-provider-aws/pull/46211.
+func byTags(next http.RoundTripper) http.RoundTripper {
+	return transport(func(r *http.Request) (*http.Response, error) {
+		resp, err := next.RoundTrip(r)
+		if err != nil || resp.StatusCode != http.StatusBadRequest {
+			return resp, err
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		body = notFound.ReplaceAll(body, []byte("<Code>UnauthorizedOperation</Code>"))
+		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		return resp, err
+	})
+}
+
+var notFound = regexp.MustCompile(`<Code>Invalid(NetworkInterfaceID|AttachmentID|InstanceID)\.NotFound</Code>`)
+
 // eachDeath runs a story once for every call that it makes and every way to die there. The story is told the way to EC2 of the
 // process that dies; it returns when that process has ended.
 func eachDeath(t *testing.T, story func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context))) {
-	for lag, ec2 := range lags {
-		for _, death := range deaths {
-			t.Run(fmt.Sprintf("%s/%s", lag, death), func(t *testing.T) {
-				n := 1
-				for survived := false; !survived; n++ {
-					died := false
-					synctest.Test(t, func(t *testing.T) {
-						w := newWorld(t, twoZones+ec2)
-						ctx, cancel := context.WithTimeout(t.Context(), 300*time.Second)
-						defer cancel()
-						story(t, w, func(w *world, cfg workereni.Config) (*workereni.Flow, context.Context) {
-							return w.flow(cfg, dying(cancel, n, death, &died)), ctx
-						})
-					})
-					if t.Failed() {
-						t.Fatalf("killed at call %d", n)
+	type sky struct {
+		lag, death string
+		byTags     bool
+	}
+	for _, sky := range []sky{
+		{"at once", deaths[0], false}, {"at once", deaths[1], false}, {"late", deaths[0], false}, {"late", deaths[1], false}, {"late", deaths[1], true},
+	} {
+		t.Run(fmt.Sprintf("%s/%s/policy by tags %t", sky.lag, sky.death, sky.byTags), func(t *testing.T) {
+			n := 1
+			for survived := false; !survived; n++ {
+				died := false
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, twoZones+lags[sky.lag])
+					if sky.byTags {
+						w.through = byTags
 					}
-					survived = !died
+					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Second)
+					defer cancel()
+					story(t, w, func(w *world, cfg workereni.Config) (*workereni.Flow, context.Context) {
+						return w.flow(cfg, dying(cancel, n, sky.death, &died)), ctx
+					})
+				})
+				if t.Failed() {
+					t.Fatalf("killed at call %d", n)
 				}
-				t.Logf("killed at each of %d calls", n-2)
-				if n < 7 {
-					t.Errorf("the story has %d calls only", n-2)
-				}
-			})
-		}
+				survived = !died
+			}
+			t.Logf("killed at each of %d calls", n-2)
+			if n < 7 {
+				t.Errorf("the story has %d calls only", n-2)
+			}
+		})
 	}
 }
 
@@ -97,15 +126,52 @@ func (w *world) twoENIs() workereni.Config {
 }
 
 func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
-	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
-		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
-		f, ctx := mortal(w, cfg)
-		if _, err := f.Launch(ctx, workereni.Request{Instance: id}); err != nil && !errors.Is(err, workereni.ErrUnfinished) {
-			t.Fatal(err)
+	fixed := func(addrs ...string) func(*workereni.Interface) {
+		return func(i *workereni.Interface) {
+			i.Addressing = workereni.Fixed
+			for _, a := range addrs {
+				i.Addresses = append(i.Addresses, netip.MustParseAddr(a))
+			}
 		}
-		w.mustLaunch(w.flow(cfg), id)
-		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
-	})
+	}
+	for name, tt := range map[string]struct {
+		kind string
+		cfg  func(w *world) workereni.Config
+		want []string
+	}{
+		"from the start, a stock, and one that stays": {
+			"m5.2xlarge", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"},
+		},
+		"as many as the type allows": {
+			"m5.large", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"},
+		},
+		"chosen by EC2 with a stock, and fixed": {
+			"m5.2xlarge", func(w *world) workereni.Config {
+				return w.config(w.on("n4-a", func(i *workereni.Interface) { i.Stock = 3 }), w.on("n6-a", fixed("10.10.2.50", "10.10.2.51")))
+			}, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 dies"},
+		},
+		"IPv6 only": {
+			"m5.2xlarge", func(w *world) workereni.Config { return w.config(w.on("v6-a"), w.on("n6-a", keeps)) },
+			[]string{"0:1 v6-a at 0:1 dies", "0:2 n6-a at 0:2"},
+		},
+		"several cards": {
+			"hpc7a.96xlarge", func(w *world) workereni.Config {
+				return w.config(w.on("n6-a", everyCard), w.on("n4-a", at(1, 2), keeps))
+			}, []string{"0:1 n6-a at 0:1 dies", "1:1 n6-a at 1:1 dies", "1:2 n4-a at 1:2"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+				cfg, id := tt.cfg(w), w.instance(tt.kind, "nodes-a")
+				f, ctx := mortal(w, cfg)
+				if _, err := f.Launch(ctx, workereni.Request{Instance: id}); err != nil && !errors.Is(err, workereni.ErrUnfinished) {
+					t.Fatal(err)
+				}
+				w.mustLaunch(w.flow(cfg), id)
+				w.wantENIs(tt.want...)
+			})
+		})
+	}
 }
 
 func TestKilledAtAnyCallATerminationGoesOn(t *testing.T) {

@@ -46,7 +46,8 @@ func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, w
 			add("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
 		}
 	}
-	return append(reasons, f.overLimits(len(missing), perCard)...), waits
+	full, leaving := f.overLimits(missing, perCard)
+	return append(reasons, full...), append(waits, leaving...)
 }
 
 // addressesOf is how many IPv4 addresses creating the target must find.
@@ -73,25 +74,43 @@ func (f Facts) occupied(t Target) (reasons, waits []string) {
 	return reasons, waits
 }
 
-// overLimits compares the number of ENIs with what the type allows, in all and for each card.
-func (f Facts) overLimits(missing int, perCard map[int]int) (reasons []string) {
-	attached := map[int]int{}
+// overLimits compares the number of ENIs with what the type allows, in all and for each card. An ENI where one of the missing is to go
+// is not counted besides it: it is that one, shown by one Describe call and not yet by the other, or another reason says whose it is.
+// Room that one is leaving is waited for.
+func (f Facts) overLimits(missing []Target, perCard map[int]int) (reasons, waits []string) {
+	attached, leaving, all, going := map[int]int{}, map[int]int{}, 0, 0
 	for _, d := range f.Worker.Devices {
+		if slices.ContainsFunc(missing, func(t Target) bool { return t.Slot == slotOf(d) }) {
+			continue
+		}
 		attached[d.NetworkCard]++
-	}
-	if has := len(f.Worker.Devices); missing > 0 && has+missing > f.Layout.Interfaces {
-		reasons = append(reasons, fmt.Sprintf("%s allows %d ENIs: %d are attached and %d are wanted", f.Worker.Type, f.Layout.Interfaces, has, missing))
-	}
-	if len(f.Layout.Cards) < 2 {
-		return reasons
-	}
-	for card, c := range f.Layout.Cards {
-		if want := perCard[card]; want > 0 && attached[card]+want > c.Interfaces {
-			reasons = append(reasons, fmt.Sprintf("network card %d of %s allows %d ENIs: %d are attached and %d are wanted",
-				card, f.Worker.Type, c.Interfaces, attached[card], want))
+		all++
+		if d.AttachmentStatus == eni.StatusDetaching {
+			leaving[d.NetworkCard]++
+			going++
 		}
 	}
-	return reasons
+	add := func(over, going int, format string, args ...any) {
+		switch text := fmt.Sprintf(format, args...); {
+		case over > going:
+			reasons = append(reasons, text)
+		case over > 0:
+			waits = append(waits, text)
+		}
+	}
+	if want := len(missing); want > 0 {
+		add(all+want-f.Layout.Interfaces, going, "%s allows %d ENIs: %d are attached and %d are wanted", f.Worker.Type, f.Layout.Interfaces, all, want)
+	}
+	if len(f.Layout.Cards) < 2 {
+		return reasons, waits
+	}
+	for card, c := range f.Layout.Cards {
+		if want := perCard[card]; want > 0 {
+			add(attached[card]+want-c.Interfaces, leaving[card], "network card %d of %s allows %d ENIs: %d are attached and %d are wanted",
+				card, f.Worker.Type, c.Interfaces, attached[card], want)
+		}
+	}
+	return reasons, waits
 }
 
 // againstGroups checks that the security groups exist, in the subnet's VPC.

@@ -5,8 +5,6 @@ package workereni
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,7 +47,10 @@ type run struct {
 	// What this run did, by ENI, in order: EC2 shows it later.
 	done  []eni.ID
 	known map[eni.ID]memory
-	// Tokens: how many have been used up for a slot, and since when the present one is refused.
+	// doubted says since when EC2 refuses to change an ENI for a reason that may only seem so.
+	doubted doubts
+	// Tokens: how many have been used up for a slot, and since when the present one is refused: it has made an ENI, by other words
+	// than ours.
 	spent   map[Slot]int
 	refused map[Slot]time.Time
 }
@@ -65,7 +66,7 @@ type memory struct {
 func newRun(f *Flow, q Request) *run {
 	return &run{
 		Flow: f, q: q, held: map[eni.SubnetID]Held{}, reservations: map[eni.SubnetID][]eni.Reservation{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
-		known: map[eni.ID]memory{}, spent: map[Slot]int{}, refused: map[Slot]time.Time{},
+		known: map[eni.ID]memory{}, doubted: doubts{}, spent: map[Slot]int{}, refused: map[Slot]time.Time{},
 	}
 }
 
@@ -111,13 +112,21 @@ func (r *run) pass(ctx context.Context) (progress bool, err error) {
 		case len(plan.Steps) == 0:
 			return progress, r.confirm()
 		}
-		if err := r.do(ctx, plan.Steps[0]); err != nil {
-			if !r.nothingNew(err, plan.Steps[0]) {
+		step, ok := r.next(plan.Steps)
+		if !ok {
+			r.forget(true)
+			return progress, fmt.Errorf("%w: what it made is not shown", eni.ErrTokenUsed)
+		}
+		switch err := r.do(ctx, step); {
+		case errors.Is(err, eni.ErrTokenUsed): // the other ENIs need not wait for what has become of this one
+		case err != nil:
+			if !r.nothingNew(err, step) {
 				r.forget(true)
 			}
 			return progress, err
+		default:
+			progress, r.acted = true, true
 		}
-		progress, r.acted = true, true
 	}
 }
 
@@ -222,12 +231,7 @@ func (r *run) do(ctx context.Context, s Step) (err error) {
 			err = nil
 		}
 	}
-	if errors.Is(err, eni.ErrNotFound) && time.Since(r.known[d.ID].at) > memoryTime {
-		// It is gone: somebody deleted it. Its token is used up.
-		r.remember(d, func(m *memory) { m.removed = true })
-		r.spent[s.Target.Slot]++
-	}
-	return err
+	return r.weigh(s, err)
 }
 
 // create makes the target's ENI. All runs for a worker use the same token for a slot, so that EC2 makes one ENI for all of them.
@@ -244,6 +248,9 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 	}
 	d, err := r.ec2.Create(ctx, n)
 	switch {
+	case err == nil && r.known[d.ID].created: // and not seen since: it was deleted, and EC2 repeats what it answered then
+		r.spent[t.Slot]++
+		return fmt.Errorf("%w: %s is gone", errLater, d.ID)
 	case err == nil:
 		delete(r.refused, t.Slot)
 		for _, a := range append(n.Secondary, d.Interface.Primary) {
@@ -259,24 +266,11 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		r.lost[t.Slot]++
 		delete(r.held, t.Subnet)
 	case errors.Is(err, eni.ErrTokenUsed):
-		r.tokenRefused(t.Slot)
+		r.refused[t.Slot] = time.Now()
 	case errors.Is(err, eni.ErrNotFound):
 		return &ImpossibleError{Reasons: []string{err.Error()}, Err: err} // the subnet or a security group: they were there
 	}
 	return err
-}
-
-// tokenRefused notes that the slot's token has made an ENI, by other words than ours. It will be shown, unless it is deleted: then
-// the next token's turn has come.
-func (r *run) tokenRefused(s Slot) {
-	since, again := r.refused[s]
-	switch {
-	case !again:
-		r.refused[s] = time.Now()
-	case time.Since(since) > settleTime:
-		r.spent[s]++
-		delete(r.refused, s)
-	}
 }
 
 // tagsFor are the tags of a new ENI, the same in each run.
@@ -290,10 +284,4 @@ func (c Config) tagsFor(w eni.Worker, s Slot) map[string]string {
 		tags[TagLaunched] = primary.AttachedAt.UTC().Format(time.RFC3339)
 	}
 	return tags
-}
-
-// token is at most 64 characters of ASCII, as EC2 wants it.
-func token(owner string, worker eni.InstanceID, s Slot, spent int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %s %s %d", owner, worker, s, spent))
-	return "multus-vpc-" + hex.EncodeToString(sum[:16])
 }

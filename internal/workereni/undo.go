@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -32,44 +33,63 @@ func (r *run) made() (made []memory) {
 	return made
 }
 
-// clear detaches and deletes those of the worker's ENIs that are to go, the newest first, until none of them is left. made are some
-// that EC2 may not show yet.
+// clear detaches and deletes those of the worker's ENIs that are to go, the newest first, until none of them is left but those that
+// EC2 refuses to let go. made are some that EC2 may not show yet.
 func (f *Flow) clear(ctx context.Context, worker eni.InstanceID, goes func(eni.Device) bool, made []memory) error {
-	gone := map[eni.ID]bool{}
-	return f.persist(ctx, func() (progress bool, err error) {
-		shown, err := f.ec2.DevicesTagged(ctx, f.cfg.identity(worker))
-		if err != nil {
-			return false, err
+	c := clearing{Flow: f, worker: worker, goes: goes, made: made, gone: map[eni.ID]bool{}, refused: map[eni.ID]error{}, doubted: doubts{}}
+	if err := f.persist(ctx, func() (progress bool, err error) { return c.pass(ctx) }); err != nil {
+		return err
+	}
+	return errors.Join(slices.Collect(maps.Values(c.refused))...)
+}
+
+// clearing is one call of [Flow.clear].
+type clearing struct {
+	*Flow
+	worker  eni.InstanceID
+	goes    func(eni.Device) bool
+	made    []memory
+	gone    map[eni.ID]bool
+	refused map[eni.ID]error // for good
+	doubted doubts
+}
+
+// pass removes what can be removed now. Its error says what will go later.
+func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
+	shown, err := c.ec2.DevicesTagged(ctx, c.cfg.identity(c.worker))
+	if err != nil {
+		return false, err
+	}
+	hidden := map[eni.ID]bool{} // whether what EC2 does not show may be there all the same
+	for _, m := range c.made {
+		if !slices.ContainsFunc(shown, func(s eni.Device) bool { return s.ID == m.ID }) {
+			hidden[m.ID] = time.Since(m.at) < settleTime
+			shown = append(shown, m.Device)
 		}
-		hidden := map[eni.ID]bool{}
-		for _, m := range made {
-			if !slices.ContainsFunc(shown, func(s eni.Device) bool { return s.ID == m.ID }) {
-				hidden[m.ID] = time.Since(m.at) < settleTime
-				shown = append(shown, m.Device)
-			}
+	}
+	var left []error
+	for _, d := range slices.Backward(shown) {
+		if c.gone[d.ID] || c.refused[d.ID] != nil || !c.goes(d) {
+			continue
 		}
-		var left []error
-		for _, d := range slices.Backward(shown) {
-			if gone[d.ID] || !goes(d) {
-				continue
-			}
-			err := f.remove(ctx, d)
-			if errors.Is(err, eni.ErrNotFound) {
-				if hidden[d.ID] { // EC2 does not know it yet: to believe that it is gone would leave it behind
-					left = append(left, fmt.Errorf("%w: %w", errLater, err))
-					continue
-				}
-				err = nil
-			}
-			if err != nil {
-				left = append(left, err)
-				continue
-			}
-			gone[d.ID], progress = true, true
-			f.log.Info("ENI deleted", "eni", d.ID, "instance", worker)
+		err := c.remove(ctx, d)
+		young, unseen := hidden[d.ID]
+		unknown := errors.Is(err, eni.ErrNotFound) || unseen && errors.Is(err, eni.ErrUnauthorized)
+		switch {
+		case err == nil || unknown && !young:
+			c.gone[d.ID], progress = true, true
+			c.log.Info("ENI deleted", "eni", d.ID, "instance", c.worker)
+		case unknown: // to believe that it is gone would leave it behind
+			left = append(left, fmt.Errorf("%w: %w", errLater, doubtedError{err}))
+		case doubtful(err) && c.doubted.age(d.ID) < settleTime:
+			left = append(left, doubtedError{err})
+		case permanent(err):
+			c.refused[d.ID], progress = err, true
+		default:
+			left = append(left, err)
 		}
-		return progress, errors.Join(left...)
-	})
+	}
+	return progress, errors.Join(left...)
 }
 
 // remove deletes one ENI, after having started to detach it. That it is still attached is an error that passes.

@@ -41,6 +41,7 @@ subnets:
 - {name: n6-a, cidr: 10.10.2.0/24, az: us-west-2a}
 - {name: n4-b, cidr: 10.10.3.0/24, az: us-west-2b}
 - {name: tiny-a, cidr: 10.10.4.0/28, az: us-west-2a}
+- {name: v6-a, ipv6: "2001:db8:10:6::/64", az: us-west-2a}
 `
 
 // world is a lab in a synctest bubble, on its EC2 through the real SDK.
@@ -48,6 +49,8 @@ type world struct {
 	t   *testing.T
 	lab *scenario.Lab
 	log *slog.Logger
+	// through, when set, is between everybody and EC2.
+	through func(http.RoundTripper) http.RoundTripper
 	// groups are a security group of the VPC and one of another VPC.
 	group, foreign eni.GroupID
 }
@@ -115,6 +118,9 @@ func (w *world) flow(cfg workereni.Config, through ...func(http.RoundTripper) ht
 
 func (w *world) client(through ...func(http.RoundTripper) http.RoundTripper) *ec2eni.Client {
 	rt := w.lab.EC2()
+	if w.through != nil {
+		rt = w.through(rt)
+	}
 	for _, f := range through {
 		rt = f(rt)
 	}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workereni_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
+)
+
+// stale is an EC2 of which some answers are older than others: each comes from another of its servers.
+type stale struct {
+	workereni.EC2
+	devices, workers time.Duration // how old an answer may be
+
+	mu   sync.Mutex
+	seen map[string]seen
+}
+
+type seen struct {
+	at     time.Time
+	answer any
+}
+
+// old is an earlier answer to the same question, or else today's.
+func old[T any](s *stale, question string, age time.Duration, ask func() (T, error)) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was, ok := s.seen[question]; ok && time.Since(was.at) < age {
+		return was.answer.(T), nil
+	}
+	now, err := ask()
+	if err == nil {
+		s.seen[question] = seen{time.Now(), now}
+	}
+	return now, err
+}
+
+func (s *stale) DevicesTagged(ctx context.Context, tags map[string]string) ([]eni.Device, error) {
+	return old(s, "devices "+fmt.Sprint(tags), s.devices, func() ([]eni.Device, error) { return s.EC2.DevicesTagged(ctx, tags) })
+}
+
+func (s *stale) Workers(ctx context.Context, ids []eni.InstanceID) ([]eni.Worker, error) {
+	return old(s, "workers "+fmt.Sprint(ids), s.workers, func() ([]eni.Worker, error) { return s.EC2.Workers(ctx, ids) })
+}
+
+// TestAFullWorkerIsNotTakenForTooFull: two runs for a worker that gets as many ENIs as its type allows, where the Describe calls of
+// EC2 disagree about what is attached.
+func TestAFullWorkerIsNotTakenForTooFull(t *testing.T) {
+	for name, age := range map[string]struct{ devices, workers time.Duration }{
+		"the instance is shown first": {devices: 20 * time.Second},
+		"the ENIs are shown first":    {workers: 20 * time.Second},
+	} {
+		for _, apart := range []time.Duration{0, 500 * time.Millisecond, 2 * time.Second, 4 * time.Second} {
+			t.Run(fmt.Sprintf("%s/%s apart", name, apart), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, twoZones+lags["late"])
+					cfg, id := w.twoENIs(), w.instance("m5.large", "nodes-a")
+					var runs sync.WaitGroup
+					for n := range 2 {
+						f := workereni.New(cfg, &stale{EC2: w.client(), devices: age.devices, workers: age.workers, seen: map[string]seen{}}, w.log)
+						runs.Go(func() {
+							<-time.After(time.Duration(n) * apart)
+							// The second one sees what was before the first began.
+							if _, err := f.Launch(t.Context(), workereni.Request{Instance: id}); err != nil {
+								t.Errorf("run %d: %v", n, err)
+							}
+						})
+					}
+					runs.Wait()
+					w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+				})
+			})
+		}
+	}
+}
+
+// forgetful answers a creation whose token is known as it did the first time, also when what was made then is gone.
+type forgetful struct {
+	workereni.EC2
+	made map[string]eni.Device
+}
+
+func (f *forgetful) Create(ctx context.Context, n eni.NewDevice) (eni.Device, error) {
+	if d, ok := f.made[n.Token]; ok {
+		return d, nil
+	}
+	d, err := f.EC2.Create(ctx, n)
+	if err == nil {
+		f.made[n.Token] = d
+	}
+	return d, err
+}
+
+// TestATokenThatAnswersWithTheDead: EC2 need not refuse a token whose ENI was deleted.
+func TestATokenThatAnswersWithTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+lags["late"])
+		ec2 := &forgetful{w.client(), map[string]eni.Device{}}
+		cfg, id := w.config(w.on("n4-a"), w.on("n6-a")), w.instance("m5.2xlarge", "nodes-a")
+		f := workereni.New(cfg, ec2, w.log)
+		w.mustLaunch(f, id)
+		for _, d := range ec2.made {
+			e, _ := w.lab.Cloud.View(time.Now()).ENI(string(d.ID))
+			if err := w.client().Detach(t.Context(), eni.AttachmentID(e.Attachment.ID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(5 * time.Second) // until then EC2 shows them attached
+		if err := f.Terminate(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		w.wantENIs()
+		began := time.Now()
+		w.mustLaunch(f, id)
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 dies")
+		if took := time.Since(began); took > 115*time.Second { // not a minute for each
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+// undeletable refuses to delete one ENI.
+type undeletable struct {
+	workereni.EC2
+	id eni.ID
+}
+
+func (u undeletable) Delete(ctx context.Context, id eni.ID) error {
+	if id == u.id {
+		return fmt.Errorf("delete %s: %w", id, eni.ErrUnauthorized)
+	}
+	return u.EC2.Delete(ctx, id)
+}
+
+// TestOneThatCannotGoKeepsNoOther: the rest of a worker's ENIs are taken away although EC2 refuses one of them.
+func TestOneThatCannotGoKeepsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+lags["late"])
+		cfg, id := w.config(w.on("n4-a", keeps), w.on("n6-a", keeps), w.on("tiny-a", keeps)), w.instance("m5.2xlarge", "nodes-a")
+		got := w.mustLaunch(w.flow(cfg), id)
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "DeleteNetworkInterface", Nth: 1, Count: 4, Kind: front.ErrorBefore, Code: "InvalidNetworkInterface.InUse"}}); err != nil {
+			t.Fatal(err) // they are still being detached
+		}
+		err := workereni.New(cfg, undeletable{w.client(), got[1].ID}, w.log).Terminate(t.Context(), id)
+		if !errors.Is(err, eni.ErrUnauthorized) || errors.Is(err, workereni.ErrUnfinished) || !strings.Contains(err.Error(), string(got[1].ID)) {
+			t.Errorf("got %v", err)
+		}
+		w.wantENIs("0:2 n6-a unattached")
+	})
+}
+
+// headless is an EC2 that shows new instances without their ENIs at first.
+type headless struct {
+	workereni.EC2
+	until time.Time
+}
+
+func (h headless) Workers(ctx context.Context, ids []eni.InstanceID) ([]eni.Worker, error) {
+	workers, err := h.EC2.Workers(ctx, ids)
+	for i := range workers {
+		if time.Now().Before(h.until) {
+			workers[i].Devices = nil
+		}
+	}
+	return workers, err
+}
+
+// TestAWorkerIsShownWithoutENIsFirst: what is made for it says all the same when it was launched, or no sweep would ever take it.
+func TestAWorkerIsShownWithoutENIsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		got := w.mustLaunch(workereni.New(w.config(w.on("n4-a")), headless{w.client(), time.Now().Add(5 * time.Second)}, w.log), w.instance("m5.2xlarge", "nodes-a"))
+		if got[0].Tags[workereni.TagLaunched] == "" {
+			t.Errorf("tags %v", got[0].Tags)
+		}
+	})
+}
