@@ -78,16 +78,22 @@ func byTags(next http.RoundTripper) http.RoundTripper {
 
 var notFound = regexp.MustCompile(`<Code>Invalid(NetworkInterfaceID|AttachmentID|InstanceID)\.NotFound</Code>`)
 
+// sky is what a story happens under.
+type sky struct {
+	lag, death string
+	byTags     bool
+}
+
+// worst are skies that together have all that the others have; allSkies are those too.
+var (
+	worst    = []sky{{"late", deaths[0], false}, {"late", deaths[1], true}}
+	allSkies = append([]sky{{"at once", deaths[0], false}, {"at once", deaths[1], false}, {"late", deaths[1], false}}, worst...)
+)
+
 // eachDeath runs a story once for every call that it makes and every way to die there. The story is told the way to EC2 of the
 // process that dies; it returns when that process has ended.
-func eachDeath(t *testing.T, story func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context))) {
-	type sky struct {
-		lag, death string
-		byTags     bool
-	}
-	for _, sky := range []sky{
-		{"at once", deaths[0], false}, {"at once", deaths[1], false}, {"late", deaths[0], false}, {"late", deaths[1], false}, {"late", deaths[1], true},
-	} {
+func eachDeath(t *testing.T, skies []sky, story func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context))) {
+	for _, sky := range skies {
 		t.Run(fmt.Sprintf("%s/%s/policy by tags %t", sky.lag, sky.death, sky.byTags), func(t *testing.T) {
 			n := 1
 			for survived := false; !survived; n++ {
@@ -138,30 +144,35 @@ func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
 		kind string
 		cfg  func(w *world) workereni.Config
 		want []string
+		all  bool
 	}{
 		"from the start, a stock, and one that stays": {
-			"m5.2xlarge", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"},
+			"m5.2xlarge", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"}, true,
 		},
 		"as many as the type allows": {
-			"m5.large", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"},
+			"m5.large", (*world).twoENIs, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked"}, false,
 		},
 		"chosen by EC2 with a stock, and fixed": {
 			"m5.2xlarge", func(w *world) workereni.Config {
 				return w.config(w.on("n4-a", func(i *workereni.Interface) { i.Stock = 3 }), w.on("n6-a", fixed("10.10.2.50", "10.10.2.51")))
-			}, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 dies"},
+			}, []string{"0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 dies"}, false,
 		},
 		"IPv6 only": {
 			"m5.2xlarge", func(w *world) workereni.Config { return w.config(w.on("v6-a"), w.on("n6-a", keeps)) },
-			[]string{"0:1 v6-a at 0:1 dies", "0:2 n6-a at 0:2"},
+			[]string{"0:1 v6-a at 0:1 dies", "0:2 n6-a at 0:2"}, false,
 		},
 		"several cards": {
 			"hpc7a.96xlarge", func(w *world) workereni.Config {
 				return w.config(w.on("n6-a", everyCard), w.on("n4-a", at(1, 2), keeps))
-			}, []string{"0:1 n6-a at 0:1 dies", "1:1 n6-a at 1:1 dies", "1:2 n4-a at 1:2"},
+			}, []string{"0:1 n6-a at 0:1 dies", "1:1 n6-a at 1:1 dies", "1:2 n4-a at 1:2"}, false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+			skies := worst
+			if tt.all {
+				skies = allSkies
+			}
+			eachDeath(t, skies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
 				cfg, id := tt.cfg(w), w.instance(tt.kind, "nodes-a")
 				f, ctx := mortal(w, cfg)
 				if _, err := f.Launch(ctx, workereni.Request{Instance: id}); err != nil && !errors.Is(err, workereni.ErrUnfinished) {
@@ -175,7 +186,7 @@ func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
 }
 
 func TestKilledAtAnyCallATerminationGoesOn(t *testing.T) {
-	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+	eachDeath(t, allSkies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
 		cfg := w.config(w.on("n4-a"), w.on("n6-a", keeps), w.on("tiny-a", keeps))
 		id := w.instance("m5.2xlarge", "nodes-a")
 		w.mustLaunch(w.flow(cfg), id)
@@ -197,8 +208,8 @@ func keeps(i *workereni.Interface) { i.DeleteOnTermination = false }
 
 // TestKilledWhileUndoing dies at any call of a launch that EC2 refuses in the end: the next one undoes what is left.
 func TestKilledWhileUndoing(t *testing.T) {
-	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
-		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Nth: 2, Count: 1000, Kind: front.ErrorBefore, Code: "UnauthorizedOperation"}}); err != nil {
+	eachDeath(t, allSkies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Nth: 2, Count: 1000, Kind: front.ErrorBefore, Code: "OperationNotPermitted"}}); err != nil {
 			t.Fatal(err)
 		}
 		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
