@@ -91,8 +91,11 @@ var (
 )
 
 // eachDeath runs a story once for every call that it makes and every way to die there. The story is told the way to EC2 of the
-// process that dies; it returns when that process has ended.
-func eachDeath(t *testing.T, skies []sky, story func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context))) {
+// process that dies; it returns when that process has ended. The skies are all when none is named.
+func eachDeath(t *testing.T, story func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)), skies ...sky) {
+	if len(skies) == 0 {
+		skies = allSkies
+	}
 	for _, sky := range skies {
 		t.Run(fmt.Sprintf("%s/%s/policy by tags %t", sky.lag, sky.death, sky.byTags), func(t *testing.T) {
 			n := 1
@@ -172,7 +175,7 @@ func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
 			if tt.all {
 				skies = allSkies
 			}
-			eachDeath(t, skies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+			eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
 				cfg, id := tt.cfg(w), w.instance(tt.kind, "nodes-a")
 				f, ctx := mortal(w, cfg)
 				if _, err := f.Launch(ctx, workereni.Request{Instance: id}); err != nil && !errors.Is(err, workereni.ErrUnfinished) {
@@ -180,13 +183,13 @@ func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
 				}
 				w.mustLaunch(w.flow(cfg), id)
 				w.wantENIs(tt.want...)
-			})
+			}, skies...)
 		})
 	}
 }
 
 func TestKilledAtAnyCallATerminationGoesOn(t *testing.T) {
-	eachDeath(t, allSkies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
 		cfg := w.config(w.on("n4-a"), w.on("n6-a", keeps), w.on("tiny-a", keeps))
 		id := w.instance("m5.2xlarge", "nodes-a")
 		w.mustLaunch(w.flow(cfg), id)
@@ -208,7 +211,7 @@ func keeps(i *workereni.Interface) { i.DeleteOnTermination = false }
 
 // TestKilledWhileUndoing dies at any call of a launch that EC2 refuses in the end: the next one undoes what is left.
 func TestKilledWhileUndoing(t *testing.T) {
-	eachDeath(t, allSkies, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
+	eachDeath(t, func(t *testing.T, w *world, mortal func(*world, workereni.Config) (*workereni.Flow, context.Context)) {
 		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Nth: 2, Count: 1000, Kind: front.ErrorBefore, Code: "OperationNotPermitted"}}); err != nil {
 			t.Fatal(err)
 		}
