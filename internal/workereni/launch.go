@@ -32,8 +32,6 @@ const (
 // of this call in reverse order, and those for this worker that an earlier one left unattached. Attached ones of earlier calls are
 // left alone, for the worker may be healthy and the call a repetition under another configuration.
 func (f *Flow) Launch(ctx context.Context, q Request) ([]eni.Device, error) {
-	beat := f.heartbeat(ctx, q)
-	defer beat()
 	r := newRun(f, q)
 	err := f.persist(ctx, func() (progress bool, err error) { return r.pass(ctx) })
 	switch {
@@ -102,25 +100,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// heartbeat keeps the caller's promise to somebody else alive until the returned function is called.
-func (f *Flow) heartbeat(ctx context.Context, q Request) (stop func()) {
-	if q.Heartbeat == nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			if err := q.Heartbeat(ctx); err != nil && ctx.Err() == nil {
-				f.log.Warn("heartbeat not taken", "instance", q.Instance, "error", err)
-			}
-			if pause(ctx, HeartbeatInterval) != nil {
-				return
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }
 }

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
@@ -95,12 +94,7 @@ type Request struct {
 	// Group is the Auto Scaling group, as the tag of its instances has it. Where addresses are counted from the start of a subnet,
 	// the workers of a group that start together each take another; without it, they try the same first.
 	Group string
-	// Heartbeat is called at once and each [HeartbeatInterval] while the work goes on; nil for none. Its errors are logged.
-	Heartbeat func(context.Context) error
 }
-
-// HeartbeatInterval is a fifth of the 300 s that the hooks of the AWS samples allow.
-const HeartbeatInterval = 60 * time.Second
 
 // tagAutoScalingGroup is the tag that Auto Scaling sets on its instances.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-tagging.html
