@@ -143,8 +143,11 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 		}, want: eni.ErrInUse},
 		"the instance is full":   {ec2: fault("AttachNetworkInterface", front.ErrorBefore, "AttachmentLimitExceeded"), do: attach(2, 1), want: eni.ErrInstanceFull},
 		"the instance is not up": {ec2: fault("AttachNetworkInterface", front.ErrorBefore, "IncorrectState"), do: attach(2, 1), want: eni.ErrNotReady},
-		"not allowed":            {ec2: fault("CreateNetworkInterface", front.ErrorBefore, "UnauthorizedOperation"), do: create(func(*eni.NewDevice) {}), want: eni.ErrUnauthorized},
-		"the reply is lost":      {ec2: fault("CreateNetworkInterface", front.LostReply, ""), do: create(func(*eni.NewDevice) {}), want: eni.ErrOutcomeUnknown},
+		"the instance is pending": {
+			ec2: fault("AttachNetworkInterface", front.ErrorBefore, "InvalidInstanceID"), do: attach(2, 1), want: eni.ErrNotReady,
+		},
+		"not allowed":       {ec2: fault("CreateNetworkInterface", front.ErrorBefore, "UnauthorizedOperation"), do: create(func(*eni.NewDevice) {}), want: eni.ErrUnauthorized},
+		"the reply is lost": {ec2: fault("CreateNetworkInterface", front.LostReply, ""), do: create(func(*eni.NewDevice) {}), want: eni.ErrOutcomeUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tt.ec2)

@@ -39,6 +39,9 @@ func sentinelOf(code, message string) error {
 		return eni.ErrInstanceFull
 	case "IncorrectState", "IncorrectInstanceState":
 		return eni.ErrNotReady
+	case "InvalidInstanceID":
+		// "The pending instance 'i-…' is not in a valid state for this operation.", https://github.com/bevacqua/grunt-ec2/issues/15
+		return eni.ErrNotReady
 	case "InvalidNetworkInterface.InUse":
 		return eni.ErrInUse
 	case "Resource.AlreadyAssigned":

@@ -76,6 +76,9 @@ type Worker struct {
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
 func (w Worker) Gone() bool { return w.State == "shutting-down" || w.State == "terminated" }
 
+// Booting reports whether the instance is not running yet: until then nothing can be attached to it.
+func (w Worker) Booting() bool { return w.State == "pending" }
+
 // Primary is the instance's primary ENI.
 func (w Worker) Primary() (Device, bool) {
 	i := slices.IndexFunc(w.Devices, func(d Device) bool { return d.IsPrimary() })

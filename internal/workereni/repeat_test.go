@@ -100,6 +100,22 @@ func TestAnInstanceThatEC2DoesNotKnowYet(t *testing.T) {
 	})
 }
 
+// TestAnInstanceThatIsPending: the event may come before the instance runs, and nothing can be attached to it until then.
+func TestAnInstanceThatIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+"ec2: {latency: 80ms, boot: 90s, propagation: {describe: 1s, imds: 1s}}\n")
+		id := w.instance("m5.2xlarge", "nodes-a") // launched a minute ago
+		w.mustLaunch(w.flow(w.twoENIs()), id)
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+		if n := w.calls("AttachNetworkInterface", "IncorrectState"); n > 0 {
+			t.Errorf("%d attempts to attach to what is shown as pending", n)
+		}
+		if n := w.calls("DescribeInstances", ""); n > 20 {
+			t.Errorf("%d looks at it in half a minute", n)
+		}
+	})
+}
+
 // TestAnInstanceThatGoesMeanwhile: what was made for it and is not attached goes too.
 func TestAnInstanceThatGoesMeanwhile(t *testing.T) {
 	for _, after := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 4 * time.Second} {

@@ -117,6 +117,10 @@ func (r *run) pass(ctx context.Context) (progress bool, err error) {
 			r.forget(true)
 			return progress, fmt.Errorf("%w: what it made is not shown", eni.ErrTokenUsed)
 		}
+		if step.Do == Attach && r.worker.Booting() { // Auto Scaling's event may come before it runs
+			r.forget(true)
+			return progress, fmt.Errorf("%w: %s is pending", eni.ErrNotReady, r.q.Instance)
+		}
 		switch err := r.do(ctx, step); {
 		case errors.Is(err, eni.ErrTokenUsed): // the other ENIs need not wait for what has become of this one
 		case err != nil:

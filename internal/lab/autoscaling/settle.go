@@ -74,7 +74,7 @@ func (s *Service) notice(g *group, now time.Time) {
 	view := s.view(now)
 	for _, id := range slices.Sorted(maps.Keys(g.members)) {
 		m := g.members[id]
-		if i, ok := view.Instance(id); ok && i.State == vpc.StateRunning {
+		if i, ok := view.Instance(id); ok && i.State != vpc.StateTerminated {
 			continue
 		}
 		m.Healthy = false

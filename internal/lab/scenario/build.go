@@ -116,6 +116,7 @@ func Build(s *Scenario, now func() time.Time) (*Lab, error) {
 			Propagation: vpc.Propagation{
 				Route: s.EC2.Propagation.Route, IMDS: s.EC2.Propagation.IMDS, Describe: s.EC2.Propagation.Describe,
 			},
+			Boot:        s.EC2.Boot,
 			AssignOwned: s.EC2.AssignOwned,
 			MixedBatch:  s.EC2.MixedBatch,
 			Seed:        s.EC2.Seed,

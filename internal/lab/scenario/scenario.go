@@ -99,6 +99,7 @@ const (
 type EC2 struct {
 	Latency     time.Duration  `json:"latency"` // round trip of a request
 	Propagation Propagation    `json:"propagation"`
+	Boot        time.Duration  `json:"boot"`        // for how long an instance that is launched is pending
 	AssignOwned string         `json:"assignOwned"` // assigning an address that the ENI has already: ok (default) or error
 	MixedBatch  string         `json:"mixedBatch"`  // assigning free and taken addresses in one call: atomic (default) or partial
 	Throttle    front.Throttle `json:"throttle"`

@@ -132,7 +132,7 @@ func TestParseReportsEveryProblem(t *testing.T) {
 vpc.cidr: is missing
 subnets: there must be at least one`},
 		"unknown keys": {twoSubnets + "instance: []\nec2: {latncy: 1s}\n", `
-ec2.latncy: unknown key (known here: latency, propagation, assignOwned, mixedBatch, throttle, faults, seed)
+ec2.latncy: unknown key (known here: latency, propagation, boot, assignOwned, mixedBatch, throttle, faults, seed)
 instance: unknown key (known here: vpc, subnets, instances, ec2, autoScaling, events, functions)`},
 		"subnets": {`
 vpc: {cidr: 10.10.0.1/16}

@@ -216,6 +216,7 @@ func (e EC2) validate(path string, p *strictyaml.Problems) {
 	if e.Propagation.Route > e.Propagation.IMDS {
 		p.Addf(strictyaml.Join(lags, "route"), "must be at most imds (%v): the metadata never shows what is not routed yet", e.Propagation.IMDS)
 	}
+	checkLag(e.Boot, strictyaml.Join(path, "boot"), p)
 	oneOf(e.AssignOwned, strictyaml.Join(path, "assignOwned"), p, vpc.AssignOwnedOK, vpc.AssignOwnedError)
 	oneOf(e.MixedBatch, strictyaml.Join(path, "mixedBatch"), p, vpc.MixedBatchAtomic, vpc.MixedBatchPartial)
 }

@@ -20,7 +20,7 @@ func (c *Cloud) AttachNetworkInterface(now time.Time, in AttachNetworkInterfaceI
 		if err != nil {
 			return err
 		}
-		if i.State != StateRunning {
+		if i.at(tx.now).State != StateRunning {
 			// unverified: the wording; the code is documented for an instance in the wrong state.
 			return Errorf("IncorrectState", "The instance '%s' is not in a valid state for this operation.", i.ID)
 		}

@@ -16,8 +16,8 @@ type Launch struct {
 	ENIs          []ENI // of all instances
 }
 
-// RunInstances launches MaxCount instances, all or none (the lab has no scarcity that MinCount could be for); they run at
-// once.
+// RunInstances launches MaxCount instances, all or none (the lab has no scarcity that MinCount could be for); they run
+// when they have booted.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
 func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, failure error) {
 	failure = c.change(now, func(tx *change) error {
@@ -34,7 +34,7 @@ func (c *Cloud) RunInstances(now time.Time, in RunInstancesInput) (out Launch, f
 		for index := range in.MaxCount {
 			i := Instance{
 				ID: tx.newID("i"), ReservationID: out.ReservationID, Type: t.Name, ImageID: in.ImageID, State: StateRunning,
-				LaunchIndex: index, LaunchTime: tx.stamp(), ClientToken: in.ClientToken, OwnerID: tx.cfg.AccountID,
+				LaunchIndex: index, LaunchTime: tx.stamp(), RunsFrom: tx.now.Add(tx.cfg.Boot), ClientToken: in.ClientToken, OwnerID: tx.cfg.AccountID,
 				Metadata: in.Metadata, Tags: maps.Clone(in.Tags),
 			}
 			i, enis, err := tx.launch(i, t, specs)

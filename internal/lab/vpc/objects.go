@@ -49,9 +49,9 @@ type Reservation struct {
 	Tags        map[string]string
 }
 
-// States of an [Instance] that the lab knows; starting and stopping take no time here.
+// States of an [Instance] that the lab knows; stopping takes no time here.
 const (
-	StatePending      = "pending" // only in the answer of RunInstances
+	StatePending      = "pending" // in the answer of RunInstances, and for [Config.Boot] after it
 	StateRunning      = "running"
 	StateShuttingDown = "shutting-down" // only in the answer of TerminateInstances
 	StateTerminated   = "terminated"
@@ -69,11 +69,20 @@ type Instance struct {
 	State         string
 	LaunchIndex   int
 	LaunchTime    time.Time
+	RunsFrom      time.Time // until then it is shown as pending
 	TerminatedAt  time.Time
 	ClientToken   string
 	OwnerID       string
 	Metadata      MetadataOptions
 	Tags          map[string]string
+}
+
+// at is the instance as it is shown at now.
+func (i Instance) at(now time.Time) Instance {
+	if i.State == StateRunning && now.Before(i.RunsFrom) {
+		i.State = StatePending
+	}
+	return i
 }
 
 // Name is the instance's Name tag.

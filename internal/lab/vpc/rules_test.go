@@ -302,6 +302,27 @@ func TestAttachKeepsTheLimitsOfCardsAndIndexes(t *testing.T) {
 	fatal(t, attach(w.multus.ID, multi.ID, 1, &other))
 }
 
+// TestAnInstanceBootsBeforeENIsAreAttached: and is shown as pending until then.
+func TestAnInstanceBootsBeforeENIsAreAttached(t *testing.T) {
+	w := newWorld(t, vpc.Config{Boot: 20 * time.Second}, 1, "m5.2xlarge")
+	out, err := w.RunInstances(t0, vpc.RunInstancesInput{ImageID: "ami-1", InstanceType: "m5.2xlarge", MinCount: 1, MaxCount: 1, SubnetID: w.multus.ID})
+	fatal(t, err)
+	id := out.Instances[0].ID
+	e, err := w.CreateNetworkInterface(t0, vpc.CreateNetworkInterfaceInput{SubnetID: w.multus.ID})
+	fatal(t, err)
+	for after, want := range map[time.Duration]string{0: vpc.StatePending, 19 * time.Second: vpc.StatePending, 20 * time.Second: vpc.StateRunning} {
+		if i, _ := w.View(t0.Add(after)).Instance(id); i.State != want {
+			t.Errorf("after %v it is %s", after, i.State)
+		}
+	}
+	attach := func(after time.Duration) error {
+		_, err := w.AttachNetworkInterface(t0.Add(after), vpc.AttachNetworkInterfaceInput{NetworkInterfaceID: e.ID, InstanceID: id, DeviceIndex: 1})
+		return err
+	}
+	wantError(t, attach(19*time.Second), "IncorrectState", "The instance '"+id+"' is not in a valid state for this operation.")
+	fatal(t, attach(20*time.Second))
+}
+
 func TestAnENIIsDetachedAndDeletedInThatOrder(t *testing.T) {
 	w := newWorld(t, vpc.Config{}, 1, "m5.2xlarge")
 	e := w.enis[0]

@@ -65,7 +65,11 @@ func (v View) Reservations() []Reservation {
 func (v View) Instances() []Instance {
 	v.cloud.mu.Lock()
 	defer v.cloud.mu.Unlock()
-	return slices.DeleteFunc(v.cloud.instances.allAsOf(v.at), v.forgotten)
+	all := slices.DeleteFunc(v.cloud.instances.allAsOf(v.at), v.forgotten)
+	for n, i := range all {
+		all[n] = i.at(v.at)
+	}
+	return all
 }
 
 // Instance returns one instance.
@@ -73,7 +77,7 @@ func (v View) Instance(id string) (Instance, bool) {
 	v.cloud.mu.Lock()
 	defer v.cloud.mu.Unlock()
 	i, ok := v.cloud.instances.asOf(v.at, id)
-	return i, ok && !v.forgotten(i)
+	return i.at(v.at), ok && !v.forgotten(i)
 }
 
 func (v View) forgotten(i Instance) bool {

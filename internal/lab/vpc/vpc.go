@@ -50,6 +50,9 @@ type Config struct {
 
 	Propagation Propagation
 
+	// Boot is how long an instance that is launched is "pending", in which no ENI can be attached to it.
+	Boot time.Duration
+
 	// AssignOwned is what happens when AssignPrivateIpAddresses names an address that the ENI already has, without
 	// AllowReassignment: "ok" (default) accepts it, "error" says "assigned, but move is not allowed".
 	// unverified: neither is documented.
