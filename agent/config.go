@@ -16,6 +16,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/guard"
 	"github.com/multus-vpc/multus-vpc/internal/kube"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
 // options are the agent's flags. Each has an environment variable as its default, and the file of --config stands
@@ -32,6 +33,7 @@ type options struct {
 	nodeName       string
 	pool           pool.Config
 	guard          guard.Config
+	interfaces     workereni.Config // none means that the agent makes no ENIs
 }
 
 const usage = `agent is the multus-vpc node agent: it keeps addresses of subnet CIDR reservations on this worker's ENIs and gives
@@ -60,7 +62,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	text(&o.stateDir, "state-dir", "MULTUS_VPC_STATE_DIR", "/var/lib/multus-vpc", "`folder` of the ledger; must survive a reboot")
 	text(&o.cniBinDir, "cni-bin-dir", "MULTUS_VPC_CNI_BIN_DIR", "", "`folder` to install the plugins in; empty installs nothing")
 	text(&o.metricsAddress, "metrics-address", "MULTUS_VPC_METRICS_ADDRESS", ":61690", "`address` of /metrics, /healthz and /readyz; empty serves none")
-	text(&o.configFile, "config", "MULTUS_VPC_CONFIG", "", "YAML `file` with pool targets")
+	text(&o.configFile, "config", "MULTUS_VPC_CONFIG", "", "YAML `file` with pool targets, and the ENIs that the worker is to have")
 	text(&o.kube.Kubeconfig, "kubeconfig", "KUBECONFIG", "", "`file` to reach the Kubernetes API with; empty means as this pod's service account, or not at all")
 	text(&o.nodeName, "node-name", "NODE_NAME", "", "this node's `name` in the Kubernetes API (spec.nodeName), to tell by Multus's word which pod has an address")
 	text(&o.logLevel, "log-level", "MULTUS_VPC_LOG_LEVEL", "info", "debug, info, warn or error")

@@ -149,8 +149,8 @@ func counting(t *testing.T, test func(c *counted)) {
 			Metadata: imds.New(imds.Config{SDK: sdk(lab.IMDS("worker-1"))}),
 			Host:     c.host, Namespaces: sights{c.host}, Ledger: &memory{}, Tombstones: c.stones,
 		}, nil, false)
-		c.handler = handler{node: node, metrics: c.m, version: "v0.0.0-test"}
-		c.m.gauges.node.Store(node)
+		c.handler = handler{node: &worker{Node: node}, metrics: c.m, version: "v0.0.0-test"}
+		c.m.gauges.node.Store(&worker{Node: node})
 		if v := value(t, c.m, "multusvpc_ready"); v != 0 {
 			t.Errorf("multusvpc_ready is %v before the ENIs are known", v)
 		}

@@ -34,6 +34,12 @@ type fileConfig struct {
 	MassReapDelay *int `json:"massReapDelay,omitempty"`
 	// ActiveSubnets are the IDs of subnets whose ENIs take stock without waiting for a first pod. Default none.
 	ActiveSubnets []eni.SubnetID `json:"activeSubnets,omitempty"`
+	// Interfaces are ENIs that the agent gives the worker, as in [workereni.ParseInterfaces]. Default none.
+	Interfaces json.RawMessage `json:"interfaces,omitempty"`
+	// Owner is who these ENIs belong to, such as the cluster's name. Required with Interfaces.
+	Owner string `json:"owner,omitempty"`
+	// Tags are further ones of these ENIs. Default none.
+	Tags map[string]string `json:"tags,omitempty"`
 	// Sync says what pods may claim through --sync-socket.
 	Sync *syncConfig `json:"sync,omitempty"`
 }
@@ -75,6 +81,9 @@ func (o *options) overlay(text []byte) error {
 	if f.Sync != nil {
 		o.overlaySync(*f.Sync, in)
 	}
+	for _, err := range o.overlayInterfaces(f) {
+		wrong = append(wrong, fmt.Errorf("--config %s: %w", o.configFile, err))
+	}
 	return errors.Join(wrong...)
 }
 
@@ -92,8 +101,10 @@ func words(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[*int]():
 		return "a whole number"
-	case reflect.TypeFor[*string]():
+	case reflect.TypeFor[*string](), reflect.TypeFor[string]():
 		return "a text"
+	case reflect.TypeFor[map[string]string]():
+		return "a mapping of keys to texts"
 	case reflect.TypeFor[[]string]():
 		return "a list of ranges"
 	case reflect.TypeFor[[]eni.SubnetID]():

@@ -9,11 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
-	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
 // gauges collects the node's state as it is when it is asked for; nothing but that it is not ready before there is one.
-type gauges struct{ node atomic.Pointer[pool.Node] }
+type gauges struct{ node atomic.Pointer[worker] }
 
 var (
 	buildDesc     = prometheus.NewDesc("multusvpc_build_info", "1, with the agent's version.", []string{"version"}, nil)
@@ -23,13 +22,14 @@ var (
 	slotsDesc     = prometheus.NewDesc("multusvpc_eni_slots", "Secondary IPv4 addresses that the instance type allows per ENI.", []string{"eni"}, nil)
 	activeDesc    = prometheus.NewDesc("multusvpc_eni_active", "1 when the agent keeps stock on the ENI, else 0.", []string{"eni"}, nil)
 	linkDesc      = prometheus.NewDesc("multusvpc_eni_link_up", "1 when the ENI's link is on the host and up, else 0.", []string{"eni"}, nil)
+	placedDesc    = prometheus.NewDesc("multusvpc_interfaces_in_place", "1 when the worker has the ENIs of the configuration's interfaces, or it has none, else 0.", nil, nil)
 	holdsDesc     = prometheus.NewDesc("multusvpc_attachments", "Attachments by state.", []string{"state"}, nil)
 	problemsDesc  = prometheus.NewDesc("multusvpc_problems", "Things that an operator should look at; the status request words them.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (*gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, readyDesc, addressesDesc, prefixesDesc, slotsDesc, activeDesc, linkDesc, holdsDesc, problemsDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, readyDesc, addressesDesc, prefixesDesc, slotsDesc, activeDesc, linkDesc, placedDesc, holdsDesc, problemsDesc} {
 		ch <- d
 	}
 }
@@ -49,6 +49,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	s := node.Status()
+	gauge(placedDesc, number(node.missing() == ""))
 	for _, e := range s.ENIs {
 		id := string(e.ENI.ID)
 		addresses, prefixes := map[ownership.State]int{}, map[ownership.State]int{}
@@ -79,7 +80,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 }
 
 // isReady reports whether the node can serve an ADD.
-func isReady(node *pool.Node) bool {
+func isReady(node *worker) bool {
 	if node == nil {
 		return false
 	}

@@ -18,7 +18,7 @@ import (
 
 // handler answers the plugins' requests out of the pool.
 type handler struct {
-	node    *pool.Node
+	node    *worker
 	metrics *metrics
 	version string
 }

@@ -135,7 +135,7 @@ func serving(t testing.TB, run bool) (handler, *memory) {
 		t.Cleanup(func() { cancel(); <-done })
 		<-node.Ready()
 	}
-	return handler{node: node, metrics: newMetrics(), version: "v0.0.0-test"}, book
+	return handler{node: &worker{Node: node}, metrics: newMetrics(), version: "v0.0.0-test"}, book
 }
 
 func attached(id string) *attachment.Attachment {

@@ -20,7 +20,7 @@ import (
 // kubelet's probes wait 1 s unless they are told otherwise.
 const stuckAfter = 900 * time.Millisecond
 
-// handler answers /metrics, /healthz (the process works, and should not be killed) and /readyz (an ADD can be served).
+// handler answers /metrics, /healthz (the process works, and should not be killed) and /readyz (every ADD can be served).
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
@@ -44,13 +44,16 @@ func (m *metrics) alive(ctx context.Context) error {
 	return err
 }
 
-// ready is nil when an ADD can be served.
+// ready is nil when an ADD can be served, on every ENI that the worker is to have.
 func (m *metrics) ready(ctx context.Context) error {
 	node := m.gauges.node.Load()
 	if node == nil {
 		return errors.New("the instance metadata has not answered yet")
 	}
 	if isReady(node) {
+		if missing := node.missing(); missing != "" {
+			return errors.New(missing)
+		}
 		return nil
 	}
 	s, err := m.status(ctx)
@@ -63,7 +66,7 @@ func (m *metrics) ready(ctx context.Context) error {
 	return fmt.Errorf("the worker's ENIs are not known yet: %w", err)
 }
 
-// status is the node's, the zero value before there is a node.
+// status is the worker's, the zero value before there is a node.
 func (m *metrics) status(ctx context.Context) (pool.Status, error) {
 	node := m.gauges.node.Load()
 	if node == nil {

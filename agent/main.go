@@ -36,6 +36,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/link"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 	"github.com/multus-vpc/multus-vpc/internal/tombstone"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
 func main() {
@@ -120,8 +121,9 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
 	m.wire(&o.pool)
+	ec2 := ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call})
 	ports := pool.Ports{
-		EC2:        ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call}),
+		EC2:        ec2,
 		Metadata:   metadata,
 		Host:       host{log},
 		Namespaces: namespaces{},
@@ -133,8 +135,12 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if client != nil { // a nil client is no nil interface
 		ports.Pods, behind.Pods = client, networks{client, o.nodeName}
 	}
-	node := pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted)
-	behind.Node = claims{node}
+	node := &worker{Node: pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted)}
+	if len(o.interfaces.Interfaces) > 0 {
+		m.expect(ec2eni.WorkerActions())
+		node.keeper = workereni.NewKeeper(workereni.New(o.interfaces, ec2, log), instance.ID)
+	}
+	behind.Node = claims{node.Node}
 
 	m.gauges.node.Store(node)
 	ln, err := agentapi.Listen(o.socket)
@@ -144,12 +150,12 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if err := install(o.cniBinDir); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	w := &watchers{node: node, ports: behind, log: log, running: map[attachment.Key]*watcher{}}
+	w := &watchers{node: node.Node, ports: behind, log: log, running: map[attachment.Key]*watcher{}}
 	return work(ctx, o, log, node, guard.New(o.guard, behind), w, m, ln)
 }
 
 // work runs what runs at the same time, and ends all of it when one fails or ctx ends.
-func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *guard.Guard, w *watchers, m *metrics, ln net.Listener) error {
+func work(ctx context.Context, o options, log *slog.Logger, node *worker, g *guard.Guard, w *watchers, m *metrics, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -161,6 +167,7 @@ func work(ctx context.Context, o options, log *slog.Logger, node *pool.Node, g *
 		})
 	}
 	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
+	part("interfaces", node.keep)
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
 	part("watch pods", func(ctx context.Context) error { w.run(ctx); return nil })
 	part("serve plugins", func(ctx context.Context) error {

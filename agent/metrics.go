@@ -68,21 +68,26 @@ func newMetrics() *metrics {
 	}
 	m.happenings[pool.Buried], m.happenings[pool.Outdated] = m.tombstones.WithLabelValues("released"), m.tombstones.WithLabelValues("outdated")
 	m.begin()
+	m.expect(ec2eni.Actions())
 	return m
 }
 
 // begin makes the series that alerts compare with before, so that the first event is an increase.
 func (m *metrics) begin() {
-	for _, action := range ec2eni.Actions() {
-		m.calls.WithLabelValues(action)
-		m.throttles.WithLabelValues(action)
-		m.latency.WithLabelValues(action)
-	}
 	for method := range methods {
 		m.requests.WithLabelValues(string(method), "0")
 	}
 	for method := range podMethods {
 		m.requests.WithLabelValues(string(method), "0")
+	}
+}
+
+// expect is begin for the actions that the agent will ask of EC2.
+func (m *metrics) expect(actions []string) {
+	for _, action := range actions {
+		m.calls.WithLabelValues(action)
+		m.throttles.WithLabelValues(action)
+		m.latency.WithLabelValues(action)
 	}
 }
 

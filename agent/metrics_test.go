@@ -115,7 +115,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func TestLabelsAreClosedSets(t *testing.T) {
 	t.Parallel()
 	real := map[string][]string{
-		"error": append(errorLabels(), "other"), "result": {"released", "outdated"}, "method": {"unknown"}, "action": ec2eni.Actions(), "code": {"0"}, "state": nil,
+		"error": append(errorLabels(), "other"), "result": {"released", "outdated"}, "method": {"unknown"}, "action": append(ec2eni.Actions(), ec2eni.WorkerActions()...), "code": {"0"}, "state": nil,
 	}
 	for m := range methods {
 		real["method"] = append(real["method"], string(m))
@@ -232,7 +232,7 @@ func TestProbesTellWhatIsWrong(t *testing.T) {
 	cfg.Uptime = func() time.Duration { return time.Hour }
 	held := pool.Record{Key: "hold/a/net1", Value: []byte(`{"containerID":"a","ifName":"net1","eni":"eni-1","addresses":["10.72.1.64"],"state":"held"}`)}
 	node := pool.New(cfg, eni.Instance{ID: "i-1"}, pool.Ports{Ledger: book}, []pool.Record{held}, false)
-	m.gauges.node.Store(node)
+	m.gauges.node.Store(&worker{Node: node})
 	probe("/healthz", http.StatusOK, "ok")
 	probe("/readyz", http.StatusServiceUnavailable, "the worker's ENIs are not known yet: not ready: starting")
 

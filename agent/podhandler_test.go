@@ -51,7 +51,7 @@ func (c *counted) forPods() podHandler {
 		c.t.Fatal(err)
 	}
 	cfg.Floating = []attachment.Range{floating}
-	return podHandler{guard.New(cfg, guard.Ports{Node: claims{c.node}, Namespaces: nobody{}}), c.m}
+	return podHandler{guard.New(cfg, guard.Ports{Node: claims{c.node.Node}, Namespaces: nobody{}}), c.m}
 }
 
 func ask(method agentapi.Method, addrs ...string) agentapi.Request {
@@ -88,14 +88,14 @@ func TestPodsAreAnsweredOutOfThePool(t *testing.T) {
 		if len(resp.Results) != 2 || resp.Results[0].Standing != agentapi.StandingNobody || resp.Results[1].Standing != agentapi.StandingHere {
 			t.Errorf("standing: %+v", resp)
 		}
-		given, claimed := claims{c.node}.Has(p.Netns())
+		given, claimed := claims{c.node.Node}.Has(p.Netns())
 		if len(given) != 0 || len(claimed) != 2 {
 			t.Errorf("the namespace has %v and claimed %v", given, claimed)
 		}
 		if resp = h.answer(c.t.Context(), p, ask(agentapi.MethodYield, "10.72.1.80")); resp.Error != nil {
 			t.Errorf("yield: %v", resp.Error)
 		}
-		if _, claimed = (claims{c.node}).Has(p.Netns()); len(claimed) != 1 {
+		if _, claimed = (claims{c.node.Node}).Has(p.Netns()); len(claimed) != 1 {
 			t.Errorf("after the yield the namespace has claimed %v", claimed)
 		}
 		c.pass(time.Minute)
@@ -135,7 +135,7 @@ func TestAnotherWorkersAddressIsMovedOnTheWordOfMultus(t *testing.T) {
 		}
 		cfg := guard.DefaultConfig()
 		said := multus{{Addrs: map[string][]netip.Addr{"net1": {netip.MustParseAddr(fixed)}}}}
-		h := podHandler{guard.New(cfg, guard.Ports{Node: claims{c.node}, Namespaces: nobody{}, Pods: said}), c.m}
+		h := podHandler{guard.New(cfg, guard.Ports{Node: claims{c.node.Node}, Namespaces: nobody{}, Pods: said}), c.m}
 		began := time.Now()
 		resp = h.answer(c.t.Context(), p, ask(agentapi.MethodClaim, fixed))
 		if r := resp.Results[0]; r.Error != nil || !r.New {

@@ -15,11 +15,19 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// Actions are the EC2 actions that a [Client] asks for.
+// Actions are the EC2 actions that a [Client] asks for where ENIs are as they are.
 func Actions() []string {
 	return []string{
 		"AssignIpv6Addresses", "AssignPrivateIpAddresses", "DescribeInstanceTypes", "DescribeNetworkInterfaces", "DescribeSubnets",
 		"GetSubnetCidrReservations", "UnassignIpv6Addresses", "UnassignPrivateIpAddresses",
+	}
+}
+
+// WorkerActions are those that it asks for besides where it gives workers their ENIs.
+func WorkerActions() []string {
+	return []string{
+		"AttachNetworkInterface", "CreateNetworkInterface", "DeleteNetworkInterface", "DescribeInstances", "DescribeSecurityGroups",
+		"DetachNetworkInterface", "ModifyNetworkInterfaceAttribute",
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	problem string
+	enis    []eni.ID
 }
 
 // NewKeeper makes a keeper for the worker, which does nothing until [Keeper.Run].
@@ -68,14 +70,21 @@ func (k *Keeper) Problem() string {
 	return k.problem
 }
 
+// ENIs are those of the configuration, once they are in place.
+func (k *Keeper) ENIs() []eni.ID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.enis)
+}
+
 // place retries until the worker has its ENIs. False when it never will, or ctx ended first.
 func (k *Keeper) place(ctx context.Context) bool {
 	for hopeless := 0; ; {
-		err := k.try(ctx)
+		enis, err := k.try(ctx)
 		if ctx.Err() != nil {
 			return false
 		}
-		k.tell(err)
+		k.tell(enis, err)
 		switch {
 		case err == nil:
 			close(k.placed)
@@ -93,18 +102,20 @@ func (k *Keeper) place(ctx context.Context) bool {
 	}
 }
 
-func (k *Keeper) try(ctx context.Context) error {
+func (k *Keeper) try(ctx context.Context) ([]eni.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
-	_, err := k.flow.Launch(ctx, Request{Instance: k.worker})
-	return err
+	return k.flow.Launch(ctx, Request{Instance: k.worker})
 }
 
-func (k *Keeper) tell(err error) {
+func (k *Keeper) tell(enis []eni.Device, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err == nil {
 		k.problem = ""
+		for _, d := range enis {
+			k.enis = append(k.enis, d.ID)
+		}
 		k.flow.log.Info("the worker has its ENIs", "instance", k.worker)
 		return
 	}

@@ -226,7 +226,7 @@ func (p *parser) interfaces(defaults Interface) (all []Interface) {
 func ParseInterfaces(text []byte, defaults Interface) (all []Interface, errs []error) {
 	var raw []json.RawMessage
 	if err := json.Unmarshal(text, &raw); err != nil {
-		return nil, []error{fmt.Errorf("want a JSON list: %w", err)}
+		return nil, []error{fmt.Errorf("want a list: %w", err)}
 	}
 	for i, text := range raw {
 		var e entry

@@ -41,10 +41,12 @@ func TestParse(t *testing.T) {
 			[]string{
 				"ClusterName", "blue", "Stock", "14", "SourceDestCheck", "true", "DeleteOnTermination", "false",
 				"Interfaces", `[{"subnet": "subnet-1", "networkCard": "every", "deviceIndex": 1, "securityGroups": ["sg-1", "sg-2"], "stock": 0},
+					{"subnetTags": {"a": "b"}, "deviceIndex": "last"},
 					{"subnet": "subnet-2", "networkCard": 1, "addresses": ["10.0.0.20"], "sourceDestCheck": false, "deleteOnTermination": true}]`,
 			},
 			Config{Tags: map[string]string{"kubernetes.io/cluster/blue": "owned"}, Interfaces: []Interface{
 				{Subnet: "subnet-1", Groups: []eni.GroupID{"sg-1", "sg-2"}, EveryCard: true, Index: 1, Addressing: DHCP, SourceDestCheck: true},
+				{SubnetTags: map[string]string{"a": "b"}, Last: true, Addressing: DHCP, Stock: 14, SourceDestCheck: true},
 				{Subnet: "subnet-2", Card: 1, Addressing: Fixed, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.20")}, Stock: 14, DeleteOnTermination: true},
 			}},
 		},
@@ -79,9 +81,12 @@ func TestParseReportsEverything(t *testing.T) {
 		}
 	}
 	for text, says := range map[string]string{
-		`{}`:                                  "want a JSON list",
+		`{}`:                                  "want a list",
 		`[]`:                                  "interfaces: none is given",
 		`[{"subnet": "subnet-1", "card": 1}]`: `[0]: json: unknown field "card"`,
+		`[{"subnet": "subnet-1", "deviceIndex": "first"}]`:                            `neither a number nor "last"`,
+		`[{"subnet": "subnet-1", "subnetTags": {"a": "b"}}]`:                          "subnetTags: cannot stand with subnet subnet-1",
+		`[{"subnetTags": {}}]`:                                                        `subnet: "" is no subnet ID`,
 		`[{"subnet": "subnet-1", "networkCard": "all"}]`:                              `neither a number nor "every"`,
 		`[{"subnet": "subnet-1", "addressing": "static"}]`:                            `"static" is not one of dhcp, start, fixed`,
 		`[{"subnet": "subnet-1", "addressing": "fixed"}]`:                             "addresses: are missing",

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -146,15 +147,29 @@ func TestConfigurationKeysAreTheAgents(t *testing.T) {
 func TestActionsAreThoseThatTheAgentCalls(t *testing.T) {
 	t.Parallel()
 	calls := regexp.MustCompile(`c\.ec2\.([A-Z]\w+)\(|ec2\.New(\w+)Paginator\(`)
-	var real []string
+	var real, workers []string
 	for _, path := range files(t, "internal/ec2eni/*.go") {
-		if path == "internal/ec2eni/device.go" || path == "internal/ec2eni/edit.go" {
-			continue // they give workers their ENIs, which the agent does not
-		}
 		for _, m := range calls.FindAllStringSubmatch(read(t, path), -1) {
-			real = append(real, "ec2:"+m[1]+m[2])
+			if action := "ec2:" + m[1] + m[2]; path == "internal/ec2eni/device.go" || path == "internal/ec2eni/edit.go" { // they give workers their ENIs
+				workers = append(workers, action)
+			} else {
+				real = append(real, action)
+			}
 		}
 	}
 	readme := document{"README.md", read(t, "README.md")}
 	same(t, "IAM actions", firstColumn(readme.section(t, "### Permissions")), real)
+	workers = slices.DeleteFunc(workers, func(a string) bool { return slices.Contains(real, a) })
+	page := document{"docs/interfaces.md", read(t, "docs/interfaces.md")}
+	same(t, "IAM actions for interfaces", firstColumn(page.section(t, "## Permissions")), append(workers, "ec2:CreateTags")) // it is part of a creation
+}
+
+func TestKeysOfInterfacesAreTheirs(t *testing.T) {
+	t.Parallel()
+	var real []string
+	for _, m := range regexp.MustCompile("json:\"([A-Za-z]+)\"").FindAllStringSubmatch(read(t, "internal/workereni/parse.go"), -1) {
+		real = append(real, m[1])
+	}
+	page := document{"docs/interfaces.md", read(t, "docs/interfaces.md")}
+	same(t, "keys of an interface", firstColumn(page.section(t, "## Keys")), real)
 }
