@@ -34,6 +34,9 @@ type Config struct {
 	Programs string
 	// Dir is where everything is written; default: a new folder, which Close removes.
 	Dir string
+	// Authenticate, when it is set, says who has a bearer token that the API server does not know by itself, or an error. It is asked
+	// as a cluster's webhook is, and the API server remembers its answers for a while.
+	Authenticate func(token string) (User, error)
 }
 
 // Cluster is an API server that runs. Its fields do not change.
@@ -48,7 +51,8 @@ type Cluster struct {
 	dir       string
 	temporary bool
 	ports     []reserved
-	processes []*process // in the order in which they were started
+	webhook   *http.Server // asks Config.Authenticate; nil without
+	processes []*process   // in the order in which they were started
 }
 
 // Start starts etcd and the API server and waits until it serves and has its system namespaces. The caller closes the
@@ -72,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = c.startServer(cfg.Programs, etcd); err != nil {
+	if err = c.startServer(ctx, cfg, etcd); err != nil {
 		return nil, err
 	}
 	return c, c.await(ctx, c.ready)
@@ -96,7 +100,7 @@ func (c *Cluster) startEtcd(programs string) (string, error) {
 }
 
 // startServer also makes the credentials.
-func (c *Cluster) startServer(programs, etcd string) (err error) {
+func (c *Cluster) startServer(ctx context.Context, cfg Config, etcd string) (err error) {
 	if c.address, err = c.reserve(); err != nil {
 		return err
 	}
@@ -104,17 +108,26 @@ func (c *Cluster) startServer(programs, etcd string) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.run(filepath.Join(programs, "kube-apiserver"),
-		"--etcd-servers="+etcd,
-		"--bind-address="+c.address.Addr().String(), "--secure-port="+strconv.Itoa(int(c.address.Port())), "--permit-port-sharing",
-		"--advertise-address="+c.address.Addr().String(), "--endpoint-reconciler-type=none",
-		"--tls-cert-file="+files.certificate, "--tls-private-key-file="+files.key, "--cert-dir="+c.dir,
-		"--token-auth-file="+files.tokens, "--authorization-mode=RBAC",
+	args := []string{
+		"--etcd-servers=" + etcd,
+		"--bind-address=" + c.address.Addr().String(), "--secure-port=" + strconv.Itoa(int(c.address.Port())), "--permit-port-sharing",
+		"--advertise-address=" + c.address.Addr().String(), "--endpoint-reconciler-type=none",
+		"--tls-cert-file=" + files.certificate, "--tls-private-key-file=" + files.key, "--cert-dir=" + c.dir,
+		"--token-auth-file=" + files.tokens, "--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+files.serviceAccountKey, "--service-account-signing-key-file="+files.serviceAccountKey,
-		"--service-cluster-ip-range="+serviceRange,
+		"--service-account-key-file=" + files.serviceAccountKey, "--service-account-signing-key-file=" + files.serviceAccountKey,
+		"--service-cluster-ip-range=" + serviceRange,
 		// Nobody makes the service account "default" in new namespaces: that is a controller's work.
-		"--disable-admission-plugins=ServiceAccount", "--allow-privileged")
+		"--disable-admission-plugins=ServiceAccount", "--allow-privileged",
+	}
+	if cfg.Authenticate != nil {
+		file, err := c.serveReviews(ctx, cfg.Authenticate)
+		if err != nil {
+			return err
+		}
+		args = append(args, "--authentication-token-webhook-config-file="+file, "--authentication-token-webhook-version=v1")
+	}
+	return c.run(filepath.Join(cfg.Programs, "kube-apiserver"), args...)
 }
 
 // ready asks for what a client may rely on: post-start hooks ran (readyz), and the namespace that everybody uses exists.
@@ -151,6 +164,9 @@ func (c *Cluster) Close() error {
 		c.processes[i].kill()
 	}
 	var errs []error
+	if c.webhook != nil {
+		errs = append(errs, c.webhook.Close())
+	}
 	for _, r := range c.ports {
 		errs = append(errs, r.release())
 	}
