@@ -3,7 +3,7 @@
 
 // Command lambda is the function behind an Auto Scaling group's lifecycle hooks: it gives launching workers their ENIs, empties those
 // that end, and sweeps on schedule. EventBridge invokes it; as `bootstrap` it runs on provided.al2023. This door reads the
-// environment, wires packages workerhook, workereni, ec2eni and asghooks together, and serves the runtime API.
+// environment, wires packages workerhook, workereni and drain together with their hands, and serves the runtime API.
 package main
 
 import (
@@ -19,7 +19,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/multus-vpc/multus-vpc/internal/asghooks"
+	"github.com/multus-vpc/multus-vpc/internal/drain"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
+	"github.com/multus-vpc/multus-vpc/internal/ekstoken"
+	"github.com/multus-vpc/multus-vpc/internal/kubedrain"
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 	"github.com/multus-vpc/multus-vpc/internal/workerhook"
@@ -39,6 +42,7 @@ type function struct {
 	settings settings
 	ec2      *ec2eni.Client
 	hooks    *asghooks.Client
+	nodes    *kubedrain.Client // nil where workers are not drained
 	log      *slog.Logger
 }
 
@@ -52,7 +56,13 @@ func newFunction(ctx context.Context, getenv func(string) string, stdout io.Writ
 }
 
 func wire(s settings, sdk aws.Config, log *slog.Logger) *function {
-	return &function{settings: s, ec2: ec2eni.New(ec2eni.Config{SDK: sdk, Log: log}), hooks: asghooks.New(sdk), log: log}
+	f := &function{settings: s, ec2: ec2eni.New(ec2eni.Config{SDK: sdk, Log: log}), hooks: asghooks.New(sdk), log: log}
+	if c := s.drain.Cluster; s.err == nil && s.drain.Nodes {
+		f.nodes, f.settings.err = kubedrain.New(kubedrain.Config{
+			Endpoint: c.Endpoint, CA: c.CA, Token: ekstoken.New(sdk, c.Name).Token, UserAgent: "multus-vpc-lambda",
+		})
+	}
+	return f
 }
 
 // Invoke handles one event. Lambda delivers it again when an error comes back.
@@ -76,6 +86,9 @@ func (f *function) handler(log *slog.Logger) *workerhook.Handler {
 	c := workerhook.Config{Workers: workereni.New(f.settings.workers, f.ec2, log), Log: log}
 	if f.settings.err != nil {
 		c.Workers = workerhook.Misconfigured{Err: f.settings.err}
+	}
+	if f.nodes != nil {
+		c.Drainer = drain.New(f.settings.drain, f.nodes, log)
 	}
 	if f.settings.answerHooks {
 		c.Hooks = f.hooks

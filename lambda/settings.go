@@ -8,18 +8,20 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/multus-vpc/multus-vpc/internal/drain"
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
 // varAnswerHooks is "false" where the hooks are somebody else's: the function then neither answers them nor sends heartbeats.
 const varAnswerHooks = "AnswerHooks"
 
-// vars are the variables of this door; those of the workers are [workereni.Vars].
+// vars are the variables of this door; the others are [workereni.Vars] and [drain.Vars].
 func vars() []string { return []string{varAnswerHooks} }
 
 // settings are what the function's environment says. With an error nothing can be done for a worker; hooks are answered all the same.
 type settings struct {
 	workers     workereni.Config
+	drain       drain.Config
 	answerHooks bool
 	err         error
 }
@@ -34,7 +36,10 @@ func parse(getenv func(string) string) (s settings) {
 	default: // whose the hooks are is not known: they are left alone
 		errs = append(errs, fmt.Errorf("%s: %q is neither true nor false", varAnswerHooks, v))
 	}
-	workers, err := workereni.Parse(getenv)
-	s.workers, s.err = workers, errors.Join(append(errs, err)...)
+	var err error
+	s.workers, err = workereni.Parse(getenv)
+	errs = append(errs, err)
+	s.drain, err = drain.Parse(getenv)
+	s.err = errors.Join(append(errs, err)...)
 	return s
 }

@@ -20,7 +20,7 @@ const troubleshooting = "docs/troubleshooting.md"
 
 // products are the folders whose errors reach users.
 var products = []string{
-	"agent", "internal/agentapi", "internal/attachment", "internal/cluster", "internal/ec2eni", "internal/eni", "internal/guard", "internal/imds", "internal/kube", "internal/ledger",
+	"agent", "internal/agentapi", "internal/attachment", "internal/cluster", "internal/drain", "internal/ec2eni", "internal/ekstoken", "internal/eni", "internal/guard", "internal/imds", "internal/kube", "internal/kubedrain", "internal/ledger",
 	"internal/link", "internal/migrate", "internal/neighbour", "internal/netconf", "internal/netns", "internal/podlink", "internal/podprogram", "internal/podsync", "internal/pool", "internal/selection", "internal/sweep", "internal/tombstone",
 	"injector", "internal/certs", "internal/inject", "internal/kubeinject", "internal/webhook",
 	"plugins/internal/ipam",
@@ -31,7 +31,7 @@ var products = []string{
 var (
 	makers = map[string]int{
 		"fmt.Errorf": 0, "errors.New": 0, "types.NewError": 1, "r.invalid": 1, "r.unsupported": 1, "r.add": 2, "o.r.invalid": 1, "o.r.unsupported": 1,
-		"invalidEnv": 1, "say": 0, "lacks": 0, "p.add": 2,
+		"invalidEnv": 1, "say": 0, "lacks": 0, "p.add": 2, "add": 1,
 	}
 	literals = []string{"Refusal", "failure", "Error", "agentapi.Error"}
 )
