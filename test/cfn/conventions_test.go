@@ -91,7 +91,8 @@ func TestNothingIsMissedByTheFirstInstances(t *testing.T) {
 	if !slices.Equal(transitions, want) {
 		t.Errorf("hooks of the group: %v", transitions)
 	}
-	for _, need := range []string{"PermissionForEventsToInvokeLambda", "LambdaInvocations"} {
+	// What it waits for is also there until it is gone: workers that end can still talk to the cluster.
+	for _, need := range []string{"PermissionForEventsToInvokeLambda", "LambdaInvocations", "NodeAccessEntry", "ControlPlaneFromNode"} {
 		if !slices.Contains(group.DependsOn, need) {
 			t.Errorf("the group does not wait for %s", need)
 		}

@@ -52,7 +52,8 @@ const image = "/aws/service/eks/optimized-ami/1.33/amazon-linux-2023/x86_64/stan
 
 func newAccount(t *testing.T) *account {
 	t.Helper()
-	s, err := scenario.Parse([]byte("vpc: {cidr: 10.99.0.0/16}\nsubnets: [{name: other, cidr: 10.99.1.0/24, az: us-west-2a}]"))
+	s, err := scenario.Parse([]byte("vpc: {cidr: 10.99.0.0/16}\nsubnets: [{name: other, cidr: 10.99.1.0/24, az: us-west-2a}]\n" +
+		"ec2: {latency: 80ms, boot: 20s, propagation: {route: 1s, imds: 2s, describe: 2s}}"))
 	if err != nil {
 		t.Fatal(err)
 	}
