@@ -40,6 +40,7 @@ func TestDrain(t *testing.T) {
 			"two budgets for one pod":              twoBudgets,
 			"a pod of the same name is not it":     sameName,
 			"strangers are denied":                 strangers,
+			"a group that shrinks":                 shrink,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -21,11 +21,11 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/kubernetes"
 )
 
-// Who has credentials, and the groups of their access entries.
-const function, stranger, misconfigured = "AKFUNCTION", "AKSTRANGER", "AKMISCONFIGURED"
+// Who has credentials, and the groups of their access entries. The lab gives the function its name and "lab".
+const function, stranger, misconfigured = "drains", "AKSTRANGER", "AKMISCONFIGURED"
 
 var (
-	secrets = map[string]string{function: "secret-1", stranger: "secret-2", misconfigured: "secret-3"}
+	secrets = map[string]string{function: "lab", stranger: "secret-2", misconfigured: "secret-3"}
 	groups  = map[string][]string{function: {"multus-vpc-drain"}, misconfigured: {}}
 )
 
