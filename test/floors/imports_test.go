@@ -146,6 +146,7 @@ var table = []row{
 	{path: "internal/lab/scenario", floor: lab},
 	{path: "internal/lab/story", floor: lab, libraries: []string{cni}, also: []floor{hands}},
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},
+	{path: "internal/lab/teller", floor: lab},
 	{path: "internal/lab/vpc", floor: lab},
 
 	{path: "lambda/pack", floor: tests}, // packs the zips

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
@@ -27,13 +28,13 @@ const (
 // unknownAddresses is step 1: what every IPAM plugin does that EC2 knows nothing of.
 func (s *story) unknownAddresses(ctx context.Context) {
 	t := s.teller
-	t.step(1, "Two pods with addresses that EC2 does not know")
+	t.Step(1, "Two pods with addresses that EC2 does not know")
 	gateway := netip.MustParseAddr("10.10.1.1")
 	for _, p := range []struct{ name, worker, address string }{
 		{"a", "worker-1", "10.10.1.200/24"}, {"a2", "worker-1", "10.10.1.201/24"}, {"b", "worker-2", "10.10.1.202/24"},
 	} {
 		address := netip.MustParsePrefix(p.address)
-		t.check(fmt.Sprintf("pod %s: an ipvlan interface on eth1 of %s", p.name, p.worker), func() (string, error) {
+		t.Check(fmt.Sprintf("pod %s: an ipvlan interface on eth1 of %s", p.name, p.worker), func() (string, error) {
 			made, err := s.newPod(p.name, p.worker)
 			if err != nil {
 				return "", err
@@ -45,7 +46,7 @@ func (s *story) unknownAddresses(ctx context.Context) {
 	s.reaches(ctx, "same worker: a reaches a2, though EC2 knows neither", "a", "a2")
 	s.silent(ctx, "other worker: a does not reach b", "a", "b")
 	s.silent(ctx, "other worker: b does not reach a", "b", "a")
-	t.check("a does not even reach the gateway of its subnet", func() (string, error) {
+	t.Check("a does not even reach the gateway of its subnet", func() (string, error) {
 		return s.noReply(ctx, "a", gateway)
 	})
 }
@@ -59,24 +60,24 @@ var (
 // knownAddresses is step 3: pods through the suite.
 func (s *story) knownAddresses(ctx context.Context) {
 	t := s.teller
-	t.step(3, "Pods through vpcipvlan and vpcipam")
-	started := t.check("an agent runs on each worker", func() (string, error) {
+	t.Step(3, "Pods through vpcipvlan and vpcipam")
+	started := t.Check("an agent runs on each worker", func() (string, error) {
 		begin := time.Now()
 		for _, w := range []string{"worker-1", "worker-2"} {
 			if _, err := s.startAgent(w, s.lab.Netns[w]); err != nil {
 				return "", err
 			}
 		}
-		return since(begin), s.eachNode(func(n *node) error { return s.answers(ctx, n) })
+		return teller.Since(begin), s.eachNode(func(n *node) error { return s.answers(ctx, n) })
 	})
 	if !started {
-		t.skip("pods get their addresses from the agents")
+		t.Skip("pods get their addresses from the agents")
 		return
 	}
 	// The first pod comes before the agent has stock: its address must not be handed out before the VPC routes it.
 	s.attach(ctx, "first pod c: ADD waits until EC2 has confirmed the address", "c", "worker-1", multus1)
 	s.answersAtOnce(ctx, "c reaches the gateway as soon as ADD has returned", "c", netip.MustParseAddr("10.10.1.1"))
-	t.check("both agents hold confirmed stock", func() (string, error) { return s.stocked(ctx) })
+	t.Check("both agents hold confirmed stock", func() (string, error) { return s.stocked(ctx) })
 
 	before := s.calls()
 	warm := []struct {
@@ -89,7 +90,7 @@ func (s *story) knownAddresses(ctx context.Context) {
 			s.answersAtOnce(ctx, fmt.Sprintf("%s reaches c as soon as ADD has returned", p.name), p.name, to.nets[0].addr)
 		}
 	}
-	t.check("no ADD with stock made an EC2 call that changes something", func() (string, error) {
+	t.Check("no ADD with stock made an EC2 call that changes something", func() (string, error) {
 		writes := s.calls().changes - before.changes
 		if writes > 0 {
 			return "", fmt.Errorf("%d calls", writes)
@@ -109,7 +110,7 @@ func (s *story) knownAddresses(ctx context.Context) {
 
 // attach makes a pod and runs ADD.
 func (s *story) attach(ctx context.Context, what, name, worker string, net network) {
-	s.teller.check(what, func() (string, error) {
+	s.teller.Check(what, func() (string, error) {
 		p, err := s.newPod(name, worker)
 		if err != nil {
 			return "", err
@@ -120,13 +121,13 @@ func (s *story) attach(ctx context.Context, what, name, worker string, net netwo
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("%s, ADD took %s", a.addr, round(a.took)), nil
+		return fmt.Sprintf("%s, ADD took %s", a.addr, teller.Round(a.took)), nil
 	})
 }
 
 // cooldown deletes a pod and makes another: an address goes to nobody else while packets to its old pod may be under way.
 func (s *story) cooldown(ctx context.Context) {
-	s.teller.check("pod d is deleted: its address cools, and the next pod gets another one", func() (string, error) {
+	s.teller.Check("pod d is deleted: its address cools, and the next pod gets another one", func() (string, error) {
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		d, n := s.pods["d"], s.nodes["worker-1"]
@@ -162,14 +163,14 @@ func (s *story) cooldown(ctx context.Context) {
 // terminatedWorker is step 5.
 func (s *story) terminatedWorker(ctx context.Context) {
 	t := s.teller
-	t.step(5, "A worker is terminated, and its addresses are used again")
+	t.Step(5, "A worker is terminated, and its addresses are used again")
 	victim := s.nodes["worker-2"]
 	if victim == nil {
-		t.skip("worker-2 is terminated")
+		t.Skip("worker-2 is terminated")
 		return
 	}
 	var freed []netip.Addr
-	t.check("worker-2 is terminated, and EC2 frees the addresses of its ENIs", func() (string, error) {
+	t.Check("worker-2 is terminated, and EC2 frees the addresses of its ENIs", func() (string, error) {
 		freed = s.secondaries(s.lab.Instances["worker-2"])
 		if err := victim.kill(); err != nil {
 			return "", err
@@ -185,7 +186,7 @@ func (s *story) terminatedWorker(ctx context.Context) {
 		}
 		return fmt.Sprintf("%d addresses", len(freed)), nil
 	})
-	t.check("its pods are gone from the VPC: c reaches e no more", func() (string, error) {
+	t.Check("its pods are gone from the VPC: c reaches e no more", func() (string, error) {
 		limited, cancel := context.WithTimeout(ctx, routeLag+answer)
 		defer cancel()
 		begin := time.Now()
@@ -197,16 +198,16 @@ func (s *story) terminatedWorker(ctx context.Context) {
 			case err != nil:
 				return err
 			}
-			return fmt.Errorf("reply in %s, long after", round(rtt))
+			return fmt.Errorf("reply in %s, long after", teller.Round(rtt))
 		})
-		return "silent after " + since(begin), err
+		return "silent after " + teller.Since(begin), err
 	})
 	if !s.launch(ctx) {
-		t.skip("a pod on worker-3 gets an address")
+		t.Skip("a pod on worker-3 gets an address")
 		return
 	}
 	s.attach(ctx, "pod h on worker-3 gets its address from there", "h", "worker-3", multus1)
-	t.check("worker-3 holds addresses that were worker-2's", func() (string, error) {
+	t.Check("worker-3 holds addresses that were worker-2's", func() (string, error) {
 		now := s.secondaries(s.launched())
 		again := slices.DeleteFunc(slices.Clone(now), func(a netip.Addr) bool { return !slices.Contains(freed, a) })
 		if len(again) == 0 {
@@ -219,7 +220,7 @@ func (s *story) terminatedWorker(ctx context.Context) {
 
 // launch launches a worker as an Auto Scaling group does, and starts its agent.
 func (s *story) launch(ctx context.Context) bool {
-	return s.teller.check("worker-3 is launched, and its agent runs", func() (string, error) {
+	return s.teller.Check("worker-3 is launched, and its agent runs", func() (string, error) {
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		begin := time.Now()
@@ -238,7 +239,7 @@ func (s *story) launch(ctx context.Context) bool {
 		if err != nil {
 			return "", err
 		}
-		return since(begin), s.answers(limited, n)
+		return teller.Since(begin), s.answers(limited, n)
 	})
 }
 

@@ -12,17 +12,18 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 )
 
 // registeredAddresses is step 2: the pods of step 1, of which the suite's init container tells EC2.
 func (s *story) registeredAddresses(ctx context.Context) {
 	t := s.teller
-	t.step(2, "The same pods' addresses are registered")
-	told := t.check("an init container in a and in b: EC2 knows their addresses when it has ended", func() (string, error) {
+	t.Step(2, "The same pods' addresses are registered")
+	told := t.Check("an init container in a and in b: EC2 knows their addresses when it has ended", func() (string, error) {
 		return s.register(ctx, "a", "b")
 	})
 	if !told {
-		t.skip("other worker: a reaches b")
+		t.Skip("other worker: a reaches b")
 		return
 	}
 	s.reaches(ctx, "other worker: a reaches b", "a", "b")
@@ -48,7 +49,7 @@ func (s *story) register(ctx context.Context, names ...string) (string, error) {
 			return "", err
 		}
 	}
-	took := since(begin)
+	took := teller.Since(begin)
 	return "all after " + took, s.each(names, func(p *demoPod) error { return s.ownedBy(p.nets[0].addr, p.worker) })
 }
 
@@ -69,10 +70,10 @@ func (s *story) ownedBy(a netip.Addr, worker string) error {
 // floatingAddress is step 4: keepalived or Pacemaker moves an address, and the sidecars tell EC2.
 func (s *story) floatingAddress(ctx context.Context) {
 	t := s.teller
-	t.step(4, "A floating address moves from an active pod to its standby")
+	t.Step(4, "A floating address moves from an active pod to its standby")
 	vip := netip.MustParsePrefix("10.10.1.210/32")
 	const watcher = "f" // on another subnet, so that every packet passes the VPC
-	ready := t.check("a takes "+vip.Addr().String()+", sidecars in a and b tell EC2: "+watcher+" reaches it at a", func() (string, error) {
+	ready := t.Check("a takes "+vip.Addr().String()+", sidecars in a and b tell EC2: "+watcher+" reaches it at a", func() (string, error) {
 		err := s.each([]string{"a", "b"}, func(p *demoPod) (err error) {
 			p.sidecar, err = s.startContainer(ctx, p, "sidecar", "MULTUS_VPC_FLOATING="+vip.Addr().String())
 			return err
@@ -83,10 +84,10 @@ func (s *story) floatingAddress(ctx context.Context) {
 		return s.takes(ctx, "a", vip, watcher)
 	})
 	if !ready {
-		t.skip("a gives it up and b takes it")
+		t.Skip("a gives it up and b takes it")
 		return
 	}
-	t.check("a gives it up and b takes it: "+watcher+" reaches it at b", func() (string, error) {
+	t.Check("a gives it up and b takes it: "+watcher+" reaches it at b", func() (string, error) {
 		begin := time.Now()
 		if err := s.pods["a"].RemoveAddress("net1", vip); err != nil {
 			return "", err
@@ -96,7 +97,7 @@ func (s *story) floatingAddress(ctx context.Context) {
 		}
 		return fmt.Sprintf("out of reach for %d ms, of which EC2 takes %d", time.Since(begin).Milliseconds(), routeLag.Milliseconds()), nil
 	})
-	t.check("the sidecars end: EC2 forgets the pods' own addresses", func() (string, error) { return s.giveBack(ctx, "a", "b") })
+	t.Check("the sidecars end: EC2 forgets the pods' own addresses", func() (string, error) { return s.giveBack(ctx, "a", "b") })
 }
 
 // takes configures a floating address in a pod and waits until another one reaches it.
@@ -114,7 +115,7 @@ func (s *story) takes(ctx context.Context, name string, vip netip.Prefix, watche
 	if _, err := pod.Ping(ctx, from.Netns, vip.Addr()); err != nil {
 		return "", err
 	}
-	return "first reply after " + since(begin), s.ownedBy(vip.Addr(), p.worker)
+	return "first reply after " + teller.Since(begin), s.ownedBy(vip.Addr(), p.worker)
 }
 
 // giveBack ends the sidecars of pods.
@@ -131,5 +132,5 @@ func (s *story) giveBack(ctx context.Context, names ...string) (string, error) {
 		}
 		return nil
 	})
-	return "both after " + since(begin), err
+	return "both after " + teller.Since(begin), err
 }

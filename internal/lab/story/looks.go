@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
+	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 )
 
 // address of a pod of the story.
@@ -38,15 +39,15 @@ func (s *story) ping(ctx context.Context, from, to string, limit time.Duration) 
 
 // reaches asserts that one pod reaches another by ping.
 func (s *story) reaches(ctx context.Context, what, from, to string) {
-	s.teller.check(what, func() (string, error) {
+	s.teller.Check(what, func() (string, error) {
 		rtt, err := s.ping(ctx, from, to, answer)
-		return "reply in " + round(rtt), err
+		return "reply in " + teller.Round(rtt), err
 	})
 }
 
 // silent asserts that one pod does not reach another.
 func (s *story) silent(ctx context.Context, what, from, to string) {
-	s.teller.check(what, func() (string, error) {
+	s.teller.Check(what, func() (string, error) {
 		target, err := s.address(to)
 		if err != nil {
 			return "", err
@@ -70,13 +71,13 @@ func (s *story) noReply(ctx context.Context, from string, to netip.Addr) (string
 	case err != nil:
 		return "", err
 	}
-	return "", fmt.Errorf("reply in %s", round(rtt))
+	return "", fmt.Errorf("reply in %s", teller.Round(rtt))
 }
 
 // answersAtOnce asserts that the first reply to a pod comes well before the VPC's route lag is over: its address was
 // routed when ADD returned.
 func (s *story) answersAtOnce(ctx context.Context, what, from string, to netip.Addr) {
-	s.teller.check(what, func() (string, error) {
+	s.teller.Check(what, func() (string, error) {
 		p := s.pods[from]
 		if p == nil {
 			return "", fmt.Errorf("there is no pod %s", from)
@@ -88,9 +89,9 @@ func (s *story) answersAtOnce(ctx context.Context, what, from string, to netip.A
 			return "", err
 		}
 		if took := time.Since(begin); took > routeLag/2 {
-			return "", fmt.Errorf("first reply only after %s: the address was not routed yet", round(took))
+			return "", fmt.Errorf("first reply only after %s: the address was not routed yet", teller.Round(took))
 		}
-		return "first reply after " + since(begin), nil
+		return "first reply after " + teller.Since(begin), nil
 	})
 }
 
@@ -99,7 +100,7 @@ const echoPort = 7
 
 // tcp asserts that a pod exchanges a line with another by TCP.
 func (s *story) tcp(ctx context.Context, what, from, to string) {
-	s.teller.check(what, func() (_ string, err error) {
+	s.teller.Check(what, func() (_ string, err error) {
 		target, err := s.address(to)
 		if err != nil || s.pods[from] == nil {
 			return "", errors.Join(err, fmt.Errorf("cannot connect from %s to %s", from, to))
@@ -113,7 +114,7 @@ func (s *story) tcp(ctx context.Context, what, from, to string) {
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
 		took, err := pod.Exchange(limited, s.pods[from].Netns, at)
-		return "a line and back in " + round(took), err
+		return "a line and back in " + teller.Round(took), err
 	})
 }
 
@@ -206,7 +207,7 @@ func (s *story) stocked(ctx context.Context) (string, error) {
 			return nil
 		})
 	})
-	return fmt.Sprintf("%d addresses after %s", free, since(begin)), err
+	return fmt.Sprintf("%d addresses after %s", free, teller.Since(begin)), err
 }
 
 // stateOf is the state of an address in an agent's books.
@@ -225,17 +226,4 @@ func (n *node) stateOf(ctx context.Context, addr netip.Addr) (string, error) {
 	return "", fmt.Errorf("the agent does not know %s", addr)
 }
 
-func since(t time.Time) string { return round(time.Since(t)) }
-
 // round prints a duration as people read it.
-func round(d time.Duration) string {
-	switch {
-	case d >= 10*time.Second:
-		return d.Round(time.Second).String()
-	case d >= time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d >= 10*time.Millisecond:
-		return d.Round(time.Millisecond).String()
-	}
-	return d.Round(100 * time.Microsecond).String()
-}

@@ -21,6 +21,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 )
 
 // ErrFailed says that an assertion of the story did not hold. The story itself says which.
@@ -45,9 +46,9 @@ func Tell(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a folder for the agents: %w", err)
 	}
-	s := &story{cfg: cfg, dir: dir, teller: newTeller(cfg.Out, cfg.Terminal), pods: map[string]*demoPod{}, nodes: map[string]*node{}}
+	s := &story{cfg: cfg, dir: dir, teller: teller.New(cfg.Out, cfg.Terminal), pods: map[string]*demoPod{}, nodes: map[string]*node{}}
 	defer func() {
-		if s.teller.failed == 0 {
+		if s.teller.Failed() == 0 {
 			err = errors.Join(err, os.RemoveAll(dir)) // otherwise the agents' logs are of use
 		}
 	}()
@@ -106,7 +107,7 @@ const routeLag = 3 * time.Second
 type story struct {
 	cfg    Config
 	dir    string // of the agents' sockets, ledgers and logs
-	teller *teller
+	teller *teller.Teller
 	lab    *lab.Running
 	nodes  map[string]*node    // workers with an agent, by name
 	pods   map[string]*demoPod // by name
@@ -125,7 +126,7 @@ type demoPod struct {
 }
 
 func (s *story) title() {
-	s.teller.say(`multus-vpc: pod interfaces whose addresses the VPC itself knows
+	s.teller.Say(`multus-vpc: pod interfaces whose addresses the VPC itself knows
 
   A VPC 10.10.0.0/16 on this machine. Each worker has a primary ENI (eth0) and one in each of multus-1 (10.10.1.0/24)
   and multus-2 (10.10.2.0/24), where a CIDR reservation is kept for pods. EC2 answers in 80 ms, and what it changes is
@@ -134,14 +135,14 @@ func (s *story) title() {
 
 func (s *story) verdict() error {
 	t := s.teller
-	if t.failed > 0 {
+	if t.Failed() > 0 {
 		for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
-			t.say("\nThe end of what the agent of " + name + " logged:\n" + s.nodes[name].logTail())
+			t.Say("\nThe end of what the agent of " + name + " logged:\n" + s.nodes[name].logTail())
 		}
-		t.say(fmt.Sprintf("\n%d of %d assertions failed. The agents' logs are in %s", t.failed, t.passed+t.failed, s.dir))
-		return fmt.Errorf("%w: %d of %d assertions failed", ErrFailed, t.failed, t.passed+t.failed)
+		t.Say(fmt.Sprintf("\n%d of %d assertions failed. The agents' logs are in %s", t.Failed(), t.Passed()+t.Failed(), s.dir))
+		return fmt.Errorf("%w: %d of %d assertions failed", ErrFailed, t.Failed(), t.Passed()+t.Failed())
 	}
-	t.say(fmt.Sprintf("\n%d assertions, all true.", t.passed))
+	t.Say(fmt.Sprintf("\n%d assertions, all true.", t.Passed()))
 	return nil
 }
 

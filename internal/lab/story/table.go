@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
@@ -25,11 +24,11 @@ type books map[string]map[netip.Addr]agentapi.AddressStatus
 // table is step 6: EC2, the agents and the pods' namespaces side by side.
 func (s *story) table(ctx context.Context) {
 	t := s.teller
-	t.step(6, "Every ENI and address")
+	t.Step(6, "Every ENI and address")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var agents books
-	t.check("EC2 and the agents agree about every address", func() (string, error) {
+	t.Check("EC2 and the agents agree about every address", func() (string, error) {
 		n := 0
 		err := until(ctx, func() (err error) {
 			if agents, err = s.readBooks(ctx); err == nil {
@@ -39,10 +38,9 @@ func (s *story) table(ctx context.Context) {
 		})
 		return fmt.Sprintf("%d addresses on pool ENIs", n), err
 	})
-	t.check("the agents and the pods' namespaces agree about who holds which", func() (string, error) {
+	t.Check("the agents and the pods' namespaces agree about who holds which", func() (string, error) {
 		return s.held(agents)
 	})
-	t.say("")
 	s.print(agents)
 }
 
@@ -143,10 +141,8 @@ func (s *story) print(agents books) {
 	for name, id := range s.lab.Subnets {
 		subnets[id] = name
 	}
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // a Builder takes everything
-	row("INSTANCE", "ENI", "INDEX", "SUBNET", "PRIMARY", "STATE", "ADDRESSES")
+	rows := [][]string{{"INSTANCE", "ENI", "INDEX", "SUBNET", "PRIMARY", "STATE", "ADDRESSES"}}
+	row := func(cells ...string) { rows = append(rows, cells) }
 	for _, i := range slices.SortedFunc(slices.Values(view.Instances()), func(a, b vpc.Instance) int {
 		return strings.Compare(a.Name(), b.Name())
 	}) {
@@ -162,10 +158,7 @@ func (s *story) print(agents books) {
 			}
 		}
 	}
-	_ = w.Flush() // as above
-	for line := range strings.Lines(text.String()) {
-		s.teller.say("   " + strings.TrimRight(line, " \n"))
-	}
+	s.teller.Table(rows)
 }
 
 // states groups an ENI's secondary addresses by what the agent says of them.
