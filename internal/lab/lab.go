@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
 	"github.com/multus-vpc/multus-vpc/internal/lab/fabric"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
@@ -40,6 +41,8 @@ type Config struct {
 	// Listen is host:port of the EC2 API outside of the namespaces; Auto Scaling and the metadata of each instance take a
 	// free port of the same host each. Default 127.0.0.1:0.
 	Listen string
+	// Buckets are folders by the names of S3 buckets: there the packages of functions lie that stacks make.
+	Buckets map[string]string
 	// Prefix starts the names of the network namespaces; default vpclab-<process ID>.
 	Prefix string
 	// Log gets what goes wrong while the lab runs without stopping it; default: nowhere.
@@ -51,6 +54,10 @@ type Running struct {
 	*scenario.Lab
 	Fabric *fabric.Fabric // nil for [Serve]
 
+	// Stacks deploys templates into the lab. Inert has what in them does nothing here.
+	Stacks *cloudformation.Engine
+	Inert  *cloudformation.Inert
+
 	EC2URL         string
 	AutoScalingURL string
 	IMDSURL        map[string]string // by the name of the instance
@@ -60,6 +67,7 @@ type Running struct {
 	group  *errgroup.Group
 	ended  <-chan struct{}
 	follow *follower
+	work   string // folder of what functions are unpacked into
 }
 
 // Serve serves the scenario's APIs, without forwarding packets. The caller closes what it returns; ctx bounds the start
@@ -99,6 +107,9 @@ func start(ctx context.Context, s *scenario.Scenario, cfg Config, withFabric boo
 		}
 	}()
 	logger := log.New(cfg.Log, "vpclab: ", 0)
+	if err := r.mountStacks(cfg.Buckets); err != nil {
+		return nil, err
+	}
 	if err := r.serveOutside(ctx, live, cfg.Listen, logger); err != nil {
 		return nil, err
 	}
@@ -189,6 +200,9 @@ func (r *Running) Close() error {
 	}
 	if r.Fabric != nil {
 		err = errors.Join(err, r.Fabric.Close())
+	}
+	if r.work != "" {
+		err = errors.Join(err, os.RemoveAll(r.work))
 	}
 	return err
 }

@@ -69,7 +69,7 @@ func newAccount(t *testing.T) *account {
 	a.providers = providers
 	a.engine = cloudformation.New(cloudformation.Config{
 		Region: lab.Cloud.Region(), AccountID: lab.Cloud.AccountID(), Zones: []string{"us-west-2a", "us-west-2b"},
-		Parameters: map[string]string{image: "ami-0123456789abcdef0"}, Providers: providers,
+		Parameters: func(name string) (string, bool) { return "ami-0123456789abcdef0", name == image }, Providers: providers,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})

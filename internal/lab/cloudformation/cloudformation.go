@@ -29,8 +29,8 @@ type Config struct {
 	AccountID string
 	Zones     []string // of the Region, in the order of Fn::GetAZs
 
-	// Parameters answers the parameter types AWS::SSM::Parameter::Value<…>: the value by the parameter's name.
-	Parameters map[string]string
+	// Parameters answers the parameter types AWS::SSM::Parameter::Value<…>: the value by the parameter's name. Nil knows none.
+	Parameters func(name string) (value string, ok bool)
 
 	// Providers make the resources, by type.
 	Providers map[string]Provider

@@ -125,9 +125,9 @@ func (d *decoder) whole(at string, v any) *int {
 	return &n
 }
 
-// value checks a given value, and returns what Ref does: a string, or a list of them. ssm has the values of SSM
-// parameters by name; nil leaves them unresolved.
-func (p Parameter) value(given string, ssm map[string]string) (any, error) {
+// value checks a given value, and returns what Ref does: a string, or a list of them. ssm knows the values of SSM
+// parameters; nil leaves them unresolved.
+func (p Parameter) value(given string, ssm func(string) (string, bool)) (any, error) {
 	if len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, given) {
 		return nil, p.refuse(given, "must be one of "+strings.Join(p.AllowedValues, ", "))
 	}
@@ -136,7 +136,7 @@ func (p Parameter) value(given string, ssm map[string]string) (any, error) {
 		if ssm == nil {
 			return given, nil
 		}
-		found, ok := ssm[given]
+		found, ok := ssm(given)
 		if !ok {
 			return nil, fmt.Errorf("there is no SSM parameter %s", given)
 		}
@@ -192,7 +192,7 @@ func (p Parameter) refuse(given, reason string) error {
 }
 
 // bind gives every parameter its value.
-func (t *Template) bind(given, ssm map[string]string) (map[string]any, error) {
+func (t *Template) bind(given map[string]string, ssm func(string) (string, bool)) (map[string]any, error) {
 	d := &decoder{}
 	values := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
@@ -201,7 +201,7 @@ func (t *Template) bind(given, ssm map[string]string) (map[string]any, error) {
 		}
 	}
 	if ssm == nil {
-		ssm = map[string]string{}
+		ssm = func(string) (string, bool) { return "", false }
 	}
 	for name, p := range t.Parameters {
 		s, ok := given[name]

@@ -116,7 +116,7 @@ Outputs:
 		t.Fatal(err)
 	}
 	engine, _, _ := lab()
-	engine.cfg.Parameters = map[string]string{"/an/image": "ami-1"}
+	engine.cfg.Parameters = func(name string) (string, bool) { return "ami-1", name == "/an/image" }
 	stack, err := engine.Create(t.Context(), "s", parsed, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ Parameters:
 			for k, v := range tc.give {
 				give[k] = v
 			}
-			_, err := parsed.bind(give, map[string]string{"/an/image": "ami-1"})
+			_, err := parsed.bind(give, func(name string) (string, bool) { return "ami-1", name == "/an/image" })
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got error %v, want %q", err, tc.want)
 			}

@@ -99,6 +99,20 @@ func (b *Bus) RuleARN(name string) string {
 	return fmt.Sprintf("arn:aws:events:%s:%s:rule/%s", b.region, b.account, name)
 }
 
+// Turn lets the turn of a rule's schedule come now; the next one is due a whole period later. An error is a rule without
+// a schedule.
+func (b *Bus) Turn(name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, ok := b.rules[name]
+	if !ok || r.Every == 0 || r.Disabled {
+		return fmt.Errorf("rule %s has no schedule that is enabled", name)
+	}
+	r.due = time.Unix(0, 0) // long ago
+	b.wake()
+	return nil
+}
+
 // DeleteRule removes a rule. Deliveries on their way still arrive. Deleting twice succeeds.
 func (b *Bus) DeleteRule(name string) {
 	b.mu.Lock()

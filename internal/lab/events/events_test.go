@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,6 +215,45 @@ func TestSchedules(t *testing.T) {
 		if len(got) != 3 || got[0].DetailType != "Scheduled Event" || got[0].Source != "aws.events" ||
 			got[0].Resources[0] != "arn:aws:events:us-west-2:123456789012:rule/sweep" {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestATurnComesWhenItIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Config{})
+		var turns atomic.Int32
+		take := func(context.Context, []byte) error { turns.Add(1); return nil }
+		for _, r := range []Rule{{Name: "sweep", Every: time.Hour, Targets: []Target{take}}, {Name: "off", Every: time.Hour, Disabled: true}, {Name: "pattern", Pattern: &Pattern{}}} {
+			if err := b.PutRule(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{"off", "pattern", "absent"} {
+			if err := b.Turn(name); err == nil {
+				t.Errorf("the rule %s takes a turn", name)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { b.Run(ctx) })
+		time.Sleep(30 * time.Minute)
+		if err := b.Turn("sweep"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := turns.Load(); n != 1 {
+			t.Errorf("%d turns, want 1 at once", n)
+		}
+		time.Sleep(59 * time.Minute)
+		if n := turns.Load(); n != 1 {
+			t.Errorf("%d turns, want the next an hour later", n)
+		}
+		time.Sleep(2 * time.Minute)
+		cancel()
+		running.Wait()
+		if n := turns.Load(); n != 2 {
+			t.Errorf("%d turns, want 2", n)
 		}
 	})
 }
