@@ -73,6 +73,7 @@ func (d *door) commands() []*cobra.Command {
 		d.serveCommand(),
 		d.upCommand(),
 		d.demoCommand(),
+		d.workersCommand(),
 	}
 }
 

@@ -148,6 +148,7 @@ var table = []row{
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},
 	{path: "internal/lab/teller", floor: lab},
 	{path: "internal/lab/vpc", floor: lab},
+	{path: "internal/lab/workers", floor: lab},
 
 	{path: "lambda/pack", floor: tests}, // packs the zips
 	{path: "plugins/internal/plugintest", floor: tests, libraries: []string{goCmp, netlink, testscript}},

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
+)
+
+// scale gives a group a size and waits until so many instances are in service, and no other is there.
+func (s *story) scale(ctx context.Context, size int, progress func(string)) error {
+	if s.function == "" {
+		return errors.New("there is no group: see above")
+	}
+	if err := s.lab.Scaling.SetDesiredCapacity(time.Now(), groupName, size); err != nil {
+		return err
+	}
+	return s.settled(ctx, size, progress)
+}
+
+// settled waits until the group has so many instances, all in service.
+func (s *story) settled(ctx context.Context, size int, progress func(string)) error {
+	begin := time.Now()
+	return s.await(ctx, func() error {
+		g, _ := s.lab.Scaling.Group(groupName)
+		var waiting []string
+		for _, i := range g.Instances {
+			if i.State != autoscaling.InService {
+				waiting = append(waiting, i.ID+" is "+string(i.State))
+			} else if at, ok := s.lab.Cloud.View(time.Now()).Instance(i.ID); ok && s.seen[i.ID] == 0 {
+				s.seen[i.ID] = time.Since(at.LaunchTime)
+			}
+		}
+		if progress(fmt.Sprintf("%d of %d in service, %s", len(g.Instances)-len(waiting), size, teller.Since(begin))); len(waiting) > 0 {
+			return errors.New(strings.Join(waiting, ", "))
+		}
+		if len(g.Instances) != size {
+			return fmt.Errorf("%d in service, want %d", len(g.Instances), size)
+		}
+		return nil
+	})
+}
+
+// await looks until it holds, whenever something has changed in the account. When it never does the error says what was
+// wrong at last.
+func (s *story) await(ctx context.Context, look func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(lookInterval) // for functions, which tell nobody what they do
+	defer tick.Stop()
+	for {
+		group, cloud := s.lab.Scaling.Changed(), s.lab.Cloud.Changed()
+		err := look()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-group:
+		case <-cloud:
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not within %v: %w", patience, err)
+		}
+	}
+}
+
+const lookInterval = 200 * time.Millisecond
+
+// workers are the instances of the group, by zone and ID.
+func (s *story) workers() []autoscaling.Instance {
+	g, _ := s.lab.Scaling.Group(groupName)
+	slices.SortFunc(g.Instances, func(a, b autoscaling.Instance) int { return strings.Compare(a.AZ+a.ID, b.AZ+b.ID) })
+	return g.Instances
+}
+
+// tally counts calls of a function to one endpoint.
+type tally struct {
+	reads, changes int
+	byAction       map[string]int // those that succeeded
+}
+
+func (s *story) calls(endpoint *front.Front, function string) tally {
+	c := tally{byAction: map[string]int{}}
+	for _, line := range endpoint.Calls() {
+		if line.Caller != function {
+			continue
+		}
+		if strings.HasPrefix(line.Action, "Describe") || strings.HasPrefix(line.Action, "Get") {
+			c.reads += line.Count
+		} else {
+			c.changes += line.Count
+		}
+		if line.Result == "ok" {
+			c.byAction[line.Action] += line.Count
+		}
+	}
+	return c
+}
+
+// ours are the ENIs with a tag.
+func ours(view vpc.View, key, value string) []vpc.ENI {
+	return slices.DeleteFunc(view.AllENIs(), func(e vpc.ENI) bool { return e.Tags[key] != value })
+}
