@@ -24,7 +24,7 @@ func (r *Running) mountStacks(buckets map[string]string) (err error) {
 		Zones:      []string{region + "a", region + "b", region + "c"},
 		Parameters: imageParameter,
 		Providers: cloudformation.Services{
-			Cloud: r.Cloud, Scaling: r.Scaling, Events: r.Events, Functions: r.Functions, Inert: r.Inert,
+			Cloud: r.Cloud, Scaling: r.Scaling, Events: r.Events, Functions: r.Functions, Inert: r.Inert, Roles: r.Roles,
 			Code: lambda.NewBuckets(buckets, r.work).Program,
 		}.Providers(),
 	})

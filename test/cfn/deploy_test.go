@@ -63,7 +63,7 @@ func newAccount(t *testing.T) *account {
 	}
 	a := &account{t: t, lab: lab, inert: cloudformation.NewInert(lab.Cloud.Region(), lab.Cloud.AccountID())}
 	providers := cloudformation.Services{
-		Cloud: lab.Cloud, Scaling: lab.Scaling, Events: lab.Events, Functions: lab.Functions, Inert: a.inert,
+		Cloud: lab.Cloud, Scaling: lab.Scaling, Events: lab.Events, Functions: lab.Functions, Inert: a.inert, Roles: lab.Roles,
 	}.Providers()
 	providers["AWS::Lambda::Function"] = inProcess{a}
 	a.providers = providers
@@ -89,7 +89,10 @@ type inProcess struct{ *account }
 
 func (p inProcess) Create(_ context.Context, r cloudformation.Request) (cloudformation.Physical, error) {
 	in := r.Properties
-	in.Ignore("Architectures", "Code", "Description", "Handler", "LoggingConfig", "MemorySize", "Role", "Runtime")
+	in.Ignore("Architectures", "Code", "Description", "Handler", "LoggingConfig", "MemorySize", "Runtime")
+	if err := p.lab.Roles.Assume("lambda.amazonaws.com", "AKLAMBDA", in.Required("Role")); err != nil {
+		return cloudformation.Physical{}, err
+	}
 	env, _ := in.Object("Environment").Raw("Variables").(map[string]any)
 	cfg, err := workereni.Parse(func(name string) string {
 		v, _ := env[name].(string)

@@ -138,6 +138,7 @@ var table = []row{
 	{path: "internal/lab/events", floor: lab},
 	{path: "internal/lab/fabric", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, nftables, sys}},
 	{path: "internal/lab/front", floor: lab, libraries: []string{rate}},
+	{path: "internal/lab/iam", floor: lab},
 	{path: "internal/lab/kubernetes", floor: lab, libraries: []string{sys, yaml}},
 	{path: "internal/lab/lambda", floor: lab},
 	{path: "internal/lab/metadata", floor: lab},

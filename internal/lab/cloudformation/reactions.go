@@ -12,14 +12,17 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/events"
+	"github.com/multus-vpc/multus-vpc/internal/lab/iam"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 )
 
 // Reactions returns the providers of functions and of the rules that invoke them. Code finds the program of a function
-// by the bucket and the key of its package: the lab has no S3.
-func Reactions(functions *lambda.Service, bus *events.Bus, code func(bucket, key string) (program string, err error)) map[string]Provider {
+// by the bucket and the key of its package: the lab has no S3. A function calls with the permissions of its role.
+func Reactions(
+	functions *lambda.Service, bus *events.Bus, roles *iam.Service, code func(bucket, key string) (program string, err error),
+) map[string]Provider {
 	return map[string]Provider{
-		"AWS::Lambda::Function":          functionProvider{functions, code},
+		"AWS::Lambda::Function":          functionProvider{functions, roles, code},
 		"AWS::Lambda::EventInvokeConfig": retryProvider{functions},
 		"AWS::Lambda::Permission":        permissionProvider{functions},
 		"AWS::Events::Rule":              ruleProvider{functions, bus},
@@ -28,12 +31,13 @@ func Reactions(functions *lambda.Service, bus *events.Bus, code func(bucket, key
 
 type functionProvider struct {
 	functions *lambda.Service
+	roles     *iam.Service
 	code      func(bucket, key string) (string, error)
 }
 
 func (p functionProvider) Create(_ context.Context, r Request) (Physical, error) {
 	in := r.Properties
-	in.Ignore("Description", "Architectures", "Role", "LoggingConfig", "Tags")
+	in.Ignore("Description", "Architectures", "LoggingConfig", "Tags")
 	f := lambda.Function{
 		Name: in.String("FunctionName"), Timeout: time.Duration(in.Int("Timeout", 0)) * time.Second,
 		MemoryMB: in.Int("MemorySize", 0), Concurrency: in.Int("ReservedConcurrentExecutions", 0), Environment: map[string]string{},
@@ -45,6 +49,7 @@ func (p functionProvider) Create(_ context.Context, r Request) (Physical, error)
 		in.addf("Runtime", "the lab runs programs of their own, provided.al2023, not %s", runtime)
 	}
 	in.Required("Handler")
+	role := in.Required("Role")
 	variables, _ := in.Object("Environment").Raw("Variables").(map[string]any)
 	for k, v := range variables {
 		if !isScalar(v) {
@@ -61,6 +66,10 @@ func (p functionProvider) Create(_ context.Context, r Request) (Physical, error)
 	var err error
 	if f.Program, err = p.code(bucket, key); err != nil {
 		return Physical{}, fmt.Errorf("find s3://%s/%s: %w", bucket, key, err)
+	}
+	// The lab's functions have their name as access key ID.
+	if err = p.roles.Assume("lambda.amazonaws.com", f.Name, role); err != nil {
+		return Physical{}, err
 	}
 	return Physical{Ref: f.Name, Attributes: map[string]string{"Arn": p.functions.ARN(f.Name)}}, p.functions.Create(f)
 }

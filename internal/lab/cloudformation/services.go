@@ -8,6 +8,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
 	"github.com/multus-vpc/multus-vpc/internal/lab/events"
+	"github.com/multus-vpc/multus-vpc/internal/lab/iam"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
@@ -19,6 +20,7 @@ type Services struct {
 	Events    *events.Bus
 	Functions *lambda.Service
 	Inert     *Inert
+	Roles     *iam.Service
 	// Code finds the program of a function by the bucket and the key of its package, see [Reactions].
 	Code func(bucket, key string) (program string, err error)
 }
@@ -28,6 +30,7 @@ func (s Services) Providers() map[string]Provider {
 	out := s.Inert.Providers()
 	maps.Copy(out, Network(s.Cloud))
 	maps.Copy(out, Scaling(s.Cloud, s.Scaling))
-	maps.Copy(out, Reactions(s.Functions, s.Events, s.Code))
+	maps.Copy(out, Reactions(s.Functions, s.Events, s.Roles, s.Code))
+	out["AWS::IAM::Role"] = roleProvider{s.Inert, s.Roles}
 	return out
 }

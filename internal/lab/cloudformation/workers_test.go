@@ -17,6 +17,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
 	"github.com/multus-vpc/multus-vpc/internal/lab/events"
+	"github.com/multus-vpc/multus-vpc/internal/lab/iam"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
@@ -37,9 +38,17 @@ Resources:
         InstanceType: m5.large
         MetadataOptions: {HttpTokens: required, HttpPutResponseHopLimit: 2}
         TagSpecifications: [{ResourceType: instance, Tags: [{Key: Name, Value: worker}]}]
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument: {Statement: [{Effect: Allow, Action: "sts:AssumeRole", Principal: {Service: lambda.amazonaws.com}}]}
+      Policies:
+      - PolicyName: p
+        PolicyDocument: {Version: "2012-10-17", Statement: [{Effect: Allow, Action: "ec2:DescribeSubnets", Resource: "*"}]}
   Attach:
     Type: AWS::Lambda::Function
     Properties:
+      Role: !GetAtt Role.Arn
       Runtime: provided.al2023
       Handler: bootstrap
       Timeout: 900
@@ -89,9 +98,11 @@ func newPlant(t *testing.T) *plant {
 	p := &plant{cloud: vpc.New(vpc.Config{}), functions: lambda.New(lambda.Config{Account: "123456789012", Region: "us-west-2"})}
 	bus := events.New(events.Config{Account: "123456789012", Region: "us-west-2"})
 	p.scaling = autoscaling.New(autoscaling.Config{Cloud: p.cloud, Publish: bus.Put})
+	roles := iam.New("123456789012")
 	all := Network(p.cloud)
+	all["AWS::IAM::Role"] = roleProvider{NewInert("us-west-2", "123456789012"), roles}
 	maps.Copy(all, Scaling(p.cloud, p.scaling))
-	maps.Copy(all, Reactions(p.functions, bus, func(bucket, key string) (string, error) {
+	maps.Copy(all, Reactions(p.functions, bus, roles, func(bucket, key string) (string, error) {
 		if bucket != "b" || key != "k" {
 			return "", errors.New("no such key")
 		}
@@ -156,6 +167,8 @@ func TestWorkersThatTheLabDoesNotKnow(t *testing.T) {
 		"Arn: !GetAtt Attach.Arn -> Arn: arn:aws:sqs:us-west-2:1:q":                 "targets are functions",
 		"lambda:InvokeFunction -> lambda:GetFunction":                               "does not know lambda:GetFunction",
 		"Principal: events.amazonaws.com -> Principal: s3.amazonaws.com":            "does not know s3.amazonaws.com",
+		"Service: lambda.amazonaws.com -> Service: ec2.amazonaws.com":               "cannot be assumed by lambda.amazonaws.com",
+		"Effect: Allow, Action: \"ec2: -> Effect: Maybe, Action: \"ec2:":            "Statement[0].Effect: must be Allow or Deny",
 		"MinSize: 1 -> MinSize: 9":                                                  "ValidationError",
 		"HeartbeatTimeout: 60, DefaultResult -> HeartbeatTimeout: 1, DefaultResult": "between 30 and 7200",
 		"ResourceType: instance -> ResourceType: spot":                              "does not know spot",

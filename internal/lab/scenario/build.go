@@ -18,6 +18,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/ec2api"
 	"github.com/multus-vpc/multus-vpc/internal/lab/events"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/iam"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 	"github.com/multus-vpc/multus-vpc/internal/lab/metadata"
 	"github.com/multus-vpc/multus-vpc/internal/lab/strictyaml"
@@ -41,6 +42,7 @@ type Lab struct {
 	ScalingFront *front.Front // the Auto Scaling endpoint
 	Events       *events.Bus
 	Functions    *lambda.Service
+	Roles        *iam.Service // of what calls the two endpoints
 
 	early map[string]bool // ENI IDs
 	now   func() time.Time
@@ -144,8 +146,9 @@ func (s *Scenario) settled() time.Duration {
 func actions() []string { return ec2api.Actions() }
 
 func (b *builder) mountFront(now func() time.Time) (err error) {
+	b.lab.Roles = iam.New(b.lab.Cloud.AccountID())
 	b.lab.Front, err = front.New(front.Config{
-		API:     ec2api.Handler(b.lab.Cloud, now),
+		API:     b.lab.Roles.GuardEC2(b.lab.Cloud, now, ec2api.Handler(b.lab.Cloud, now)),
 		Actions: actions(),
 		Now:     now,
 		Caller:  metadata.Caller,
@@ -165,7 +168,7 @@ func (b *builder) mountScaling(now func() time.Time) (err error) {
 		Account: cloud.AccountID(), Region: cloud.Region(), RetryAfter: b.scenario.Functions.RetryAfter,
 	})
 	b.lab.ScalingFront, err = front.New(front.Config{
-		API:     asgapi.Handler(b.lab.Scaling, cloud, now),
+		API:     b.lab.Roles.GuardAutoScaling(b.lab.Scaling, asgapi.Handler(b.lab.Scaling, cloud, now)),
 		Actions: asgapi.Actions(),
 		Now:     now,
 		Caller:  metadata.Caller,

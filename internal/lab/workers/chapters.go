@@ -47,9 +47,10 @@ func (s *story) grow(ctx context.Context) {
 	t.Check("each event came twice, and the second changed nothing", func() (string, error) { return s.secondDeliveries(ctx, len(all)) })
 	t.Check("EC2 calls for each worker, both deliveries together", func() (string, error) {
 		c := s.calls(s.lab.Front, s.function)
-		// An ENI needs three: create, attach, delete with the instance.
-		if limit := 2 * 2 * 3 * len(all); c.changes > limit || len(all) == 0 {
-			return "", fmt.Errorf("%d calls that change something for %d workers, want at most %d", c.changes, len(all), limit)
+		// Each of the two ENIs needs three: create, attach, delete with the instance. Both deliveries may do all of it, and again
+		// where another worker was faster at an address.
+		if limit := 2 * 3 * 2 * 2; c.changes > limit*len(all) || len(all) == 0 {
+			return "", fmt.Errorf("%d calls that change something for %d workers, want at most %d each", c.changes, len(all), limit)
 		}
 		return fmt.Sprintf("%d that change something, %d that read", c.changes/len(all), c.reads/len(all)), nil
 	})

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package iam
+
+import (
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// document reads a policy in YAML, as templates have it.
+func document(t *testing.T, text string) any {
+	t.Helper()
+	var out any
+	if err := yaml.Unmarshal([]byte(text), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestWhatIsNotAllowedIsDenied(t *testing.T) {
+	policy, err := ParsePolicy(document(t, `
+Version: "2012-10-17"
+Statement:
+- {Effect: Allow, Action: ["ec2:Describe*", "ec2:GetSubnetCidrReservations"], Resource: "*"}
+- Effect: Allow
+  Action: ec2:DeleteNetworkInterface
+  Resource: arn:aws:ec2:us-west-2:1:network-interface/*
+  Condition:
+    StringEquals: {"aws:ResourceTag/owner": [g, h], "aws:ResourceTag/team": core}
+- {Effect: Allow, Action: "ec2:CreateNetworkInterface", Resource: "*", Condition: {ArnEquals: {"ec2:Vpc": "arn:aws:ec2:*:1:vpc/vpc-?"}}}
+- {Effect: Deny, Action: "ec2:DescribeVpcs", Resource: "*"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := Role{Policies: []Policy{policy}}
+	eni := "arn:aws:ec2:us-west-2:1:network-interface/eni-1"
+	for _, tc := range []struct {
+		action, resource string
+		keys             map[string]string
+		want             bool
+	}{
+		{"ec2:DescribeSubnets", "*", nil, true},
+		{"EC2:describesubnets", "*", nil, true},
+		{"ec2:DescribeVpcs", "*", nil, false},
+		{"ec2:RunInstances", "*", nil, false},
+		{"ec2:DeleteNetworkInterface", eni, map[string]string{"aws:ResourceTag/owner": "h", "aws:ResourceTag/team": "core"}, true},
+		{"ec2:DeleteNetworkInterface", eni, map[string]string{"aws:ResourceTag/owner": "g*", "aws:ResourceTag/team": "core"}, false},
+		{"ec2:DeleteNetworkInterface", eni, map[string]string{"aws:ResourceTag/owner": "g"}, false},
+		{"ec2:DeleteNetworkInterface", "arn:aws:ec2:us-west-2:1:instance/i-1", map[string]string{"aws:ResourceTag/owner": "g", "aws:ResourceTag/team": "core"}, false},
+		{"ec2:CreateNetworkInterface", eni, map[string]string{"ec2:Vpc": "arn:aws:ec2:us-west-2:1:vpc/vpc-1"}, true},
+		{"ec2:CreateNetworkInterface", eni, map[string]string{"ec2:Vpc": "arn:aws:ec2:us-west-2:1:vpc/vpc-12"}, false},
+	} {
+		if got := role.allows(Request{Action: tc.action, Resource: tc.resource, Keys: tc.keys}); got != tc.want {
+			t.Errorf("%s on %s with %v: allowed %v, want %v", tc.action, tc.resource, tc.keys, got, tc.want)
+		}
+	}
+}
+
+func TestPoliciesAreReadStrictly(t *testing.T) {
+	for text, want := range map[string]string{
+		`{Version: "2008-10-17", Statement: []}`:                                                          "Version: the lab reads 2012-10-17",
+		`{Version: "2012-10-17", Statement: [{Effect: allow, Action: a, Resource: r}]}`:                   "Statement[0].Effect: must be Allow or Deny",
+		`{Version: "2012-10-17", Statement: {Effect: Allow, Action: a}}`:                                  "Statement[0].Resource: must be a string",
+		`{Version: "2012-10-17", Statement: {Effect: Allow, NotAction: a, Resource: r}}`:                  "Statement[0].NotAction: the lab does not know it",
+		`{Version: "2012-10-17", Statement: {Effect: Allow, Action: a, Resource: "${aws:username}"}}`:     "no policy variables",
+		`{Version: "2012-10-17", Statement: {Effect: Allow, Action: a, Resource: r, Condition: {B: {}}}}`: "Statement[0].Condition.B: the lab does not know the operator",
+	} {
+		if _, err := ParsePolicy(document(t, text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want %q", text, err, want)
+		}
+	}
+}
