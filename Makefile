@@ -28,6 +28,12 @@ help: ## List the targets
 demo: setup-demo build ## Watch two workers, their ENIs and their pods: the README's story, on this machine
 	@scripts/demo.sh
 
+.PHONY: demo-workers
+demo-workers: lambda ## Watch workers get their ENIs: our stacks, the real function, and an Auto Scaling group
+	@mkdir -p bin
+	@$(STATIC) -o bin/ ./vpclab
+	@bin/vpclab workers
+
 .PHONY: build
 build: ## Build static binaries into bin/
 	@mkdir -p bin

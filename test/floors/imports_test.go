@@ -179,6 +179,7 @@ var table = []row{
 	{path: "test/sync", floor: tests},
 	{path: "test/suite", floor: tests, libraries: []string{errgroup}},
 	{path: "test/vm", floor: tests, libraries: []string{netlink, sys}},
+	{path: "test/workers", floor: tests},
 	{path: "test/worker", floor: tests, libraries: []string{sys}},
 }
 

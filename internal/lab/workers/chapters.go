@@ -54,6 +54,7 @@ func (s *story) grow(ctx context.Context) {
 		}
 		return fmt.Sprintf("%d that change something, %d that read", c.changes/len(all), c.reads/len(all)), nil
 	})
+	t.Check("the function's role allows what the function does, and not more", func() (string, error) { return s.leastPrivilege() })
 	s.table(all)
 }
 
@@ -94,8 +95,8 @@ func (s *story) killed(ctx context.Context) {
 	s.lab.Events.SetMischief(events.Mischief{}) // a second delivery would finish what the first cannot
 	defer s.lab.Events.SetMischief(twice)
 	known, past := s.workers(), len(s.lab.Functions.Invocations(s.function))
-	t.Watch("a fourth worker: EC2 has made its ENIs, and before the reply the function is killed", func(progress func(string)) (string, error) {
-		err := s.lab.Front.SetFaults([]front.Fault{{Action: "CreateNetworkInterface", Nth: 2, Kind: front.Slow, Delay: patience}})
+	t.Watch("a fourth worker: killed when EC2 has made its ENIs, before the reply", func(progress func(string)) (string, error) {
+		err := s.lab.Front.SetFaults([]front.Fault{{Action: "CreateNetworkInterface", Nth: 2, Kind: front.Slow, Delay: s.cfg.Patience}})
 		if err != nil {
 			return "", err
 		}
@@ -183,7 +184,7 @@ func (s *story) abandoned(ctx context.Context) {
 		return "no call that changes something", nil
 	})
 	t.Watch("the stack is deleted", func(func(string)) (string, error) {
-		limited, cancel := context.WithTimeout(ctx, patience)
+		limited, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 		defer cancel()
 		return "", s.lab.Stacks.Delete(limited, stack)
 	})

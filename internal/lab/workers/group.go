@@ -13,6 +13,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/iam"
 	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
@@ -54,7 +55,7 @@ func (s *story) settled(ctx context.Context, size int, progress func(string)) er
 // await looks until it holds, whenever something has changed in the account. When it never does the error says what was
 // wrong at last.
 func (s *story) await(ctx context.Context, look func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 	defer cancel()
 	tick := time.NewTicker(lookInterval) // for functions, which tell nobody what they do
 	defer tick.Stop()
@@ -69,7 +70,7 @@ func (s *story) await(ctx context.Context, look func() error) error {
 		case <-cloud:
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("not within %v: %w", patience, err)
+			return fmt.Errorf("not within %v: %w", s.cfg.Patience, err)
 		}
 	}
 }
@@ -81,6 +82,37 @@ func (s *story) workers() []autoscaling.Instance {
 	g, _ := s.lab.Scaling.Group(groupName)
 	slices.SortFunc(g.Instances, func(a, b autoscaling.Instance) int { return strings.Compare(a.AZ+a.ID, b.AZ+b.ID) })
 	return g.Instances
+}
+
+// leastPrivilege: the function was refused nothing, and would be refused what concerns others.
+func (s *story) leastPrivilege() (string, error) {
+	made := 0
+	for endpoint, refusal := range map[*front.Front]string{s.lab.Front: "UnauthorizedOperation", s.lab.ScalingFront: "AccessDenied"} {
+		for _, c := range endpoint.Calls() {
+			if c.Caller != s.function {
+				continue
+			}
+			if made += c.Count; c.Result == refusal {
+				return "", fmt.Errorf("%s is refused %s", s.function, c.Action)
+			}
+		}
+	}
+	arn := func(kind string) string {
+		return fmt.Sprintf("arn:aws:ec2:%s:%s:%s", s.lab.Cloud.Region(), s.lab.Cloud.AccountID(), kind)
+	}
+	theirs := map[string]string{"aws:ResourceTag/" + tagOwner: "somebody-else", "aws:ResourceTag/aws:autoscaling:groupName": "somebody-else"}
+	for _, q := range []iam.Request{
+		{Action: "ec2:DeleteNetworkInterface", Resource: arn("network-interface/eni-1"), Keys: theirs},
+		{Action: "ec2:AttachNetworkInterface", Resource: arn("instance/i-1"), Keys: theirs},
+		{Action: "ec2:CreateNetworkInterface", Resource: arn("subnet/subnet-1"), Keys: map[string]string{"ec2:Vpc": arn("vpc/" + s.lab.VPC)}},
+		{Action: "ec2:CreateTags", Resource: arn("network-interface/eni-1"), Keys: theirs},
+		{Action: "ec2:TerminateInstances", Resource: arn("instance/i-1")},
+	} {
+		if s.lab.Roles.Judge(s.function, []iam.Request{q}) == nil {
+			return "", fmt.Errorf("%s may %s of somebody else", s.function, q.Action)
+		}
+	}
+	return fmt.Sprintf("%d calls, none refused", made), nil
 }
 
 // tally counts calls of a function to one endpoint.

@@ -47,8 +47,15 @@ func (s *story) asPlanned(all []autoscaling.Instance) error {
 			errs = append(errs, fmt.Errorf("%s is attached to nothing", e.ID))
 		}
 	}
-	return errors.Join(append(errs, s.fromTheStart(view))...)
+	errs = append(errs, s.fromTheStart(view)...)
+	if n := len(errs); n > shownProblems {
+		errs = append(errs[:shownProblems:shownProblems], fmt.Errorf("and %d more", n-shownProblems))
+	}
+	return errors.Join(errs...)
 }
+
+// shownProblems keep a line of the story readable: what is wrong with one ENI is wrong with all.
+const shownProblems = 2
 
 // problems are the differences of an ENI from what is planned for a worker at a device index of its only card.
 func (s *story) problems(view vpc.View, w autoscaling.Instance, index int, e vpc.ENI, launched time.Time) (out []string) {
@@ -94,8 +101,7 @@ func reservation(view vpc.View, subnet, role string) netip.Prefix {
 
 // fromTheStart: in each Multus subnet the workers' own addresses are in the part before the first range for pods, as low as
 // there was room, and no address is on two ENIs.
-func (s *story) fromTheStart(view vpc.View) error {
-	var errs []error
+func (s *story) fromTheStart(view vpc.View) (errs []error) {
 	given := map[netip.Addr]string{}
 	primaries := map[string][]netip.Addr{} // by subnet
 	for _, e := range view.AllENIs() {
@@ -118,7 +124,7 @@ func (s *story) fromTheStart(view vpc.View) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // workersAtOnce is the most that the story ever has, so the most addresses from the start of a subnet.
@@ -150,4 +156,12 @@ func (s *story) table(all []autoscaling.Instance) {
 		}
 	}
 	s.teller.Table(rows)
+	for _, w := range all[:min(1, len(all))] {
+		if enis := view.ENIs(w.ID); len(enis) > 1 {
+			s.teller.Say("\n   Tags of " + enis[1].ID + ", and of the others alike:")
+			for _, k := range slices.Sorted(maps.Keys(enis[1].Tags)) {
+				s.teller.Say("     " + k + "=" + enis[1].Tags[k])
+			}
+		}
+	}
 }

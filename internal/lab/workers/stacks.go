@@ -37,10 +37,10 @@ func (s *story) deploy(ctx context.Context) {
 		}
 		return fmt.Sprintf("%d resources, %d reservations for pods", len(s.network.Resources), len(view.Reservations())), nil
 	}) {
-		t.Skip("multus-node-group.yaml: a group with hooks, and the function that attaches ENIs")
+		t.Skip("multus-node-group.yaml: a group with its hooks, and their function")
 		return
 	}
-	t.Check("multus-node-group.yaml: a group with hooks, and the function that attaches ENIs", func() (string, error) {
+	t.Check("multus-node-group.yaml: a group with its hooks, and their function", func() (string, error) {
 		made, err := s.nodeGroup(ctx, "workers", map[string]string{"NodeGroupName": "multus"})
 		if err != nil {
 			return "", err
@@ -85,7 +85,7 @@ func (s *story) remove(ctx context.Context) {
 	t.Step(7, "The stacks are deleted")
 	for _, name := range []string{"workers", "network"} {
 		t.Check("stack "+name+" is deleted", func() (string, error) {
-			limited, cancel := context.WithTimeout(ctx, patience)
+			limited, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 			defer cancel()
 			begin := time.Now()
 			err := s.lab.Stacks.Delete(limited, name)

@@ -9,6 +9,7 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,14 @@ type Config struct {
 	Templates string
 	// Package is the function's zip, for Architecture, which is x86_64 or arm64: this machine's.
 	Package, Architecture string
+	// Patience bounds each wait; default one minute, which is some ten times of what the longest takes.
+	Patience time.Duration
 }
 
 // Tell tells the whole story. When an assertion fails it tells on as far as that makes sense, and returns an error that
 // matches [ErrFailed]. Nothing runs any more when it returns.
 func Tell(ctx context.Context, cfg Config) (err error) {
+	cfg.Patience = cmp.Or(cfg.Patience, time.Minute)
 	s := &story{cfg: cfg, teller: teller.New(cfg.Out, cfg.Terminal), seen: map[string]time.Duration{}}
 	sc, err := scenario.Parse([]byte(theScenario))
 	if err != nil {
@@ -89,9 +93,6 @@ const (
 
 // twice is how EventBridge delivers in most of the story: each event once more, both within half a second.
 var twice = events.Mischief{Duplicates: 1, Delay: 500 * time.Millisecond}
-
-// patience bounds each wait: some ten times of what it takes.
-const patience = time.Minute
 
 // story is the state of a telling.
 type story struct {
