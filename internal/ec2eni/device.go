@@ -17,15 +17,6 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
 
-// DeviceActions are the EC2 actions that giving ENIs to workers, and taking them back, asks for; [Actions] are the agent's.
-func DeviceActions() []string {
-	return []string{
-		"AttachNetworkInterface", "CreateNetworkInterface", "DeleteNetworkInterface", "DescribeInstanceTypes", "DescribeInstances",
-		"DescribeNetworkInterfaces", "DescribeSecurityGroups", "DescribeSubnets", "DetachNetworkInterface", "GetSubnetCidrReservations",
-		"ModifyNetworkInterfaceAttribute",
-	}
-}
-
 // Workers reads the instances of these IDs with their ENIs. Those that EC2 does not know, or not yet, are absent; one that has
 // ended stays for about an hour.
 func (c *Client) Workers(ctx context.Context, ids []eni.InstanceID) ([]eni.Worker, error) {
@@ -86,7 +77,7 @@ func (c *Client) Layout(ctx context.Context, instanceType string) (eni.Layout, e
 func (c *Client) SubnetsFound(ctx context.Context, ids []eni.SubnetID) ([]eni.Subnet, error) {
 	var all []eni.Subnet
 	for chunk := range slices.Chunk(ids, maxFilterValues) {
-		found, err := c.subnets(ctx, filter("subnet-id", strs(chunk)...))
+		found, err := c.subnets(ctx, &ec2.DescribeSubnetsInput{Filters: []types.Filter{filter("subnet-id", strs(chunk)...)}})
 		if err != nil {
 			return nil, fmt.Errorf("read subnets %s: %w", some(strs(chunk)), err)
 		}
@@ -101,16 +92,16 @@ func (c *Client) SubnetsTagged(ctx context.Context, in eni.VPCID, tags map[strin
 	for _, key := range slices.Sorted(maps.Keys(tags)) {
 		filters = append(filters, filter("tag:"+key, tags[key]))
 	}
-	all, err := c.subnets(ctx, filters...)
+	all, err := c.subnets(ctx, &ec2.DescribeSubnetsInput{Filters: filters})
 	if err != nil {
 		return nil, fmt.Errorf("read the subnets of %s that are tagged %v: %w", in, tags, err)
 	}
 	return all, nil
 }
 
-func (c *Client) subnets(ctx context.Context, filters ...types.Filter) ([]eni.Subnet, error) {
+func (c *Client) subnets(ctx context.Context, in *ec2.DescribeSubnetsInput) ([]eni.Subnet, error) {
 	var all []eni.Subnet
-	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{Filters: filters})
+	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, in)
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
@@ -168,22 +159,7 @@ func (c *Client) DevicesIn(ctx context.Context, subnet eni.SubnetID) ([]eni.Devi
 }
 
 func (c *Client) devices(ctx context.Context, filters ...types.Filter) ([]eni.Device, error) {
-	var all []eni.Device
-	pages := ec2.NewDescribeNetworkInterfacesPaginator(c.ec2, &ec2.DescribeNetworkInterfacesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
-	for pages.HasMorePages() {
-		out, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range out.NetworkInterfaces {
-			d, err := deviceOf(n)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, d)
-		}
-	}
-	return all, nil
+	return describe(ctx, c.ec2, deviceOf, filters)
 }
 
 func workerOf(i types.Instance) (eni.Worker, error) {

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -174,9 +176,16 @@ func TestWhyADeviceIsRefused(t *testing.T) {
 // calledIn finds the EC2 calls of a file.
 var calledIn = regexp.MustCompile(`c\.ec2\.([A-Z]\w+)\(|ec2\.New(\w+)Paginator\(`)
 
-func TestDeviceActionsAreThoseThatAreCalled(t *testing.T) {
-	called := []string{"GetSubnetCidrReservations"} // [Client.Reservations], which the agent uses as well
-	for _, file := range []string{"device.go", "edit.go"} {
+func TestActionsAreThoseThatAreCalled(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var called []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -185,8 +194,8 @@ func TestDeviceActionsAreThoseThatAreCalled(t *testing.T) {
 			called = append(called, string(m[1])+string(m[2]))
 		}
 	}
-	slices.Sort(called)
-	if called = slices.Compact(called); !slices.Equal(called, DeviceActions()) {
-		t.Errorf("called are %q, want %q", called, DeviceActions())
+	want := slices.Sorted(slices.Values(slices.Concat(Actions(), WorkerActions())))
+	if called = slices.Compact(slices.Sorted(slices.Values(called))); !slices.Equal(called, want) {
+		t.Errorf("called are %q, want %q", called, want)
 	}
 }

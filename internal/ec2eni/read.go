@@ -19,19 +19,8 @@ import (
 
 // Limits reads how many ENIs and addresses an instance type may have.
 func (c *Client) Limits(ctx context.Context, instanceType string) (eni.Limits, error) {
-	out, err := c.ec2.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{types.InstanceType(instanceType)}})
-	if err != nil {
-		return eni.Limits{}, fmt.Errorf("read limits of instance type %s: %w", instanceType, err)
-	}
-	if len(out.InstanceTypes) != 1 || out.InstanceTypes[0].NetworkInfo == nil {
-		return eni.Limits{}, fmt.Errorf("read limits of instance type %s: %w", instanceType, errors.New("no network info in the answer"))
-	}
-	n := out.InstanceTypes[0].NetworkInfo
-	return eni.Limits{
-		Interfaces:       int(aws.ToInt32(n.MaximumNetworkInterfaces)),
-		IPv4PerInterface: int(aws.ToInt32(n.Ipv4AddressesPerInterface)),
-		IPv6PerInterface: int(aws.ToInt32(n.Ipv6AddressesPerInterface)),
-	}, nil
+	l, err := c.Layout(ctx, instanceType)
+	return l.Limits, err
 }
 
 // Subnets reads the subnets of these IDs, in EC2's order. One that does not exist makes the whole an [eni.ErrNotFound].
@@ -39,20 +28,9 @@ func (c *Client) Subnets(ctx context.Context, ids []eni.SubnetID) ([]eni.Subnet,
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	var subnets []eni.Subnet
-	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{SubnetIds: strs(ids)})
-	for pages.HasMorePages() {
-		out, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("read subnets %s: %w", some(strs(ids)), err)
-		}
-		for _, s := range out.Subnets {
-			subnet, err := subnetOf(s)
-			if err != nil {
-				return nil, err
-			}
-			subnets = append(subnets, subnet)
-		}
+	subnets, err := c.subnets(ctx, &ec2.DescribeSubnetsInput{SubnetIds: strs(ids)})
+	if err != nil {
+		return nil, fmt.Errorf("read subnets %s: %w", some(strs(ids)), err)
 	}
 	return subnets, nil
 }
@@ -159,15 +137,19 @@ func (c *Client) Owners(ctx context.Context, subnet eni.SubnetID, addrs []netip.
 }
 
 func (c *Client) interfaces(ctx context.Context, filters ...types.Filter) ([]eni.Interface, error) {
-	var all []eni.Interface
-	pages := ec2.NewDescribeNetworkInterfacesPaginator(c.ec2, &ec2.DescribeNetworkInterfacesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
+	return describe(ctx, c.ec2, interfaceOf, filters)
+}
+
+// describe reads all pages of ENIs.
+func describe[T any](ctx context.Context, api *ec2.Client, as func(types.NetworkInterface) (T, error), filters []types.Filter) (all []T, err error) {
+	pages := ec2.NewDescribeNetworkInterfacesPaginator(api, &ec2.DescribeNetworkInterfacesInput{Filters: filters, MaxResults: aws.Int32(pageSize)})
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for _, n := range out.NetworkInterfaces {
-			i, err := interfaceOf(n)
+			i, err := as(n)
 			if err != nil {
 				return nil, err
 			}

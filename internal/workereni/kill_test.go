@@ -162,7 +162,8 @@ func TestKilledAtAnyCallALaunchGoesOn(t *testing.T) {
 		},
 		"IPv6 only": {
 			"m5.2xlarge", func(w *world) workereni.Config { return w.config(w.on("v6-a"), w.on("n6-a", keeps)) },
-			[]string{"0:1 v6-a at 0:1 dies", "0:2 n6-a at 0:2"}, false,
+			[]string{"0:1 v6-a at 0:1 dies", "0:2 n6-a at 0:2"},
+			false,
 		},
 		"several cards": {
 			"hpc7a.96xlarge", func(w *world) workereni.Config {
