@@ -420,6 +420,7 @@ func TestTheRolesDeploy(t *testing.T) {
 		"Pod Identity":        {nil, []string{"AgentRole", "AgentIdentity"}},
 		"IRSA":                {map[string]string{"OIDCIssuer": "oidc.eks.us-west-2.amazonaws.com/id/0A"}, []string{"AgentRole"}},
 		"with sidecars":       {map[string]string{"SidecarNamespace": "core"}, []string{"AgentRole", "AgentIdentity", "SidecarRole", "SidecarIdentity"}},
+		"with interfaces":     {map[string]string{"AgentCreatesInterfacesInVpc": "vpc-0a"}, []string{"AgentRole", "AgentIdentity"}},
 		"with sidecars, IRSA": {map[string]string{"SidecarNamespace": "core", "OIDCIssuer": "o.a/id/0A"}, []string{"AgentRole", "SidecarRole"}},
 	} {
 		t.Run(name, func(t *testing.T) {
