@@ -22,18 +22,19 @@ import (
 // options are the agent's flags. Each has an environment variable as its default, and the file of --config stands
 // between the two: flag, then environment, then file, then built-in default.
 type options struct {
-	socket         string
-	syncSocket     string
-	stateDir       string
-	cniBinDir      string
-	metricsAddress string
-	configFile     string
-	logLevel       string
-	kube           kube.Config
-	nodeName       string
-	pool           pool.Config
-	guard          guard.Config
-	interfaces     workereni.Config // none means that the agent makes no ENIs
+	socket          string
+	syncSocket      string
+	stateDir        string
+	cniBinDir       string
+	metricsAddress  string
+	configFile      string
+	logLevel        string
+	kube            kube.Config
+	nodeName        string
+	pool            pool.Config
+	guard           guard.Config
+	interfaces      workereni.Config // none means that the agent makes no ENIs
+	awaitInterfaces int
 }
 
 const usage = `agent is the multus-vpc node agent: it keeps addresses of subnet CIDR reservations on this worker's ENIs and gives

@@ -40,6 +40,8 @@ type fileConfig struct {
 	Owner string `json:"owner,omitempty"`
 	// Tags are further ones of these ENIs. Default none.
 	Tags map[string]string `json:"tags,omitempty"`
+	// AwaitInterfaces is how many ENIs for pods the worker is to have before it counts as ready, whoever makes them. Default 0.
+	AwaitInterfaces *int `json:"awaitInterfaces,omitempty"`
 	// Sync says what pods may claim through --sync-socket.
 	Sync *syncConfig `json:"sync,omitempty"`
 }
@@ -81,6 +83,7 @@ func (o *options) overlay(text []byte) error {
 	if f.Sync != nil {
 		o.overlaySync(*f.Sync, in)
 	}
+	in("awaitInterfaces", setCount(&o.awaitInterfaces, f.AwaitInterfaces))
 	for _, err := range o.overlayInterfaces(f) {
 		wrong = append(wrong, fmt.Errorf("--config %s: %w", o.configFile, err))
 	}

@@ -22,7 +22,7 @@ var (
 	slotsDesc     = prometheus.NewDesc("multusvpc_eni_slots", "Secondary IPv4 addresses that the instance type allows per ENI.", []string{"eni"}, nil)
 	activeDesc    = prometheus.NewDesc("multusvpc_eni_active", "1 when the agent keeps stock on the ENI, else 0.", []string{"eni"}, nil)
 	linkDesc      = prometheus.NewDesc("multusvpc_eni_link_up", "1 when the ENI's link is on the host and up, else 0.", []string{"eni"}, nil)
-	placedDesc    = prometheus.NewDesc("multusvpc_interfaces_in_place", "1 when the worker has the ENIs of the configuration's interfaces, or it has none, else 0.", nil, nil)
+	placedDesc    = prometheus.NewDesc("multusvpc_interfaces_in_place", "1 when the worker has the ENIs that the configuration's interfaces and awaitInterfaces say, else 0.", nil, nil)
 	holdsDesc     = prometheus.NewDesc("multusvpc_attachments", "Attachments by state.", []string{"state"}, nil)
 	problemsDesc  = prometheus.NewDesc("multusvpc_problems", "Things that an operator should look at; the status request words them.", nil, nil)
 )
@@ -49,7 +49,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	s := node.Status()
-	gauge(placedDesc, number(node.missing() == ""))
+	gauge(placedDesc, number(node.missing(s) == ""))
 	for _, e := range s.ENIs {
 		id := string(e.ENI.ID)
 		addresses, prefixes := map[ownership.State]int{}, map[ownership.State]int{}

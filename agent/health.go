@@ -50,13 +50,13 @@ func (m *metrics) ready(ctx context.Context) error {
 	if node == nil {
 		return errors.New("the instance metadata has not answered yet")
 	}
-	if isReady(node) {
-		if missing := node.missing(); missing != "" {
+	s, err := m.status(ctx)
+	if err == nil && isReady(node) {
+		if missing := node.missing(s); missing != "" {
 			return errors.New(missing)
 		}
 		return nil
 	}
-	s, err := m.status(ctx)
 	if err == nil && len(s.Problems) > 0 {
 		err = errors.New(s.Problems[0])
 	}

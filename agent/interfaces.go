@@ -51,31 +51,46 @@ func (o *options) overlayInterfaces(f fileConfig) (wrong []error) {
 	return wrong
 }
 
-// worker is the node, and by configuration who gives it its ENIs.
+// worker is the node, and by configuration who gives it its ENIs, and how many it is to have.
 type worker struct {
 	*pool.Node
-	keeper *workereni.Keeper // nil without interfaces in the configuration
+	keeper *workereni.Keeper                           // nil without interfaces in the configuration
+	await  int                                         // ENIs for pods
+	unveil func(context.Context) (had bool, err error) // removes the startup taint; nil without a Kubernetes API that knows the node
 }
 
 // Status is the node's, with what is in the way of its ENIs.
 func (w *worker) Status() pool.Status {
 	s := w.Node.Status()
-	if missing := w.missing(); missing != "" {
-		s.Problems = append([]string{missing}, s.Problems...)
+	if missing := w.missing(s); missing != "" {
+		s.Problems = append(s.Problems, missing)
 	}
 	return s
 }
 
-// missing words why the worker does not have its ENIs; empty when it has.
-func (w *worker) missing() string {
-	if w.keeper == nil || w.keeper.Problem() == "" {
-		return ""
+// missing words which ENIs the worker lacks; empty when it lacks none.
+func (w *worker) missing(s pool.Status) string {
+	if w.keeper != nil && w.keeper.Problem() != "" {
+		return wordUnmade(w.keeper.Problem())
 	}
-	return wordMissing(w.keeper.Problem())
+	has := 0
+	for _, e := range s.ENIs {
+		if e.Managed {
+			has++
+		}
+	}
+	if has < w.await {
+		return wordAwaited(has, w.await)
+	}
+	return ""
 }
 
-func wordMissing(why string) string {
+func wordUnmade(why string) string {
 	return fmt.Sprintf("the worker does not have all ENIs of the configuration's interfaces: %s", why)
+}
+
+func wordAwaited(has, await int) string {
+	return fmt.Sprintf("the worker has %d ENIs for pods, and awaitInterfaces of the configuration is %d", has, await)
 }
 
 // keep gives the worker its ENIs, if the configuration has any, and sweeps until ctx ends.
@@ -88,14 +103,14 @@ func (w *worker) keep(ctx context.Context) error {
 
 // settled waits until the worker has its ENIs and the node knows them. False when ctx ended first.
 func (w *worker) settled(ctx context.Context) bool {
-	var want []eni.ID
+	var made []eni.ID
 	if w.keeper != nil {
 		select {
 		case <-w.keeper.Placed():
 		case <-ctx.Done():
 			return false
 		}
-		want = w.keeper.ENIs()
+		made = w.keeper.ENIs()
 	}
 	select {
 	case <-w.Ready():
@@ -103,11 +118,13 @@ func (w *worker) settled(ctx context.Context) bool {
 		return false
 	}
 	// The kernel tells of a new link, but its driver may come late, or the ENI have been in place before the node looked.
-	const lookInterval = 2 * time.Second
-	tick := time.NewTicker(lookInterval)
+	const lookInterval = 10 * time.Second
+	tick := time.NewTicker(lookInterval / 10)
 	defer tick.Stop()
-	for !w.knows(want) {
-		w.LinksChanged()
+	for n := 0; !w.knows(made); n++ {
+		if n%10 == 0 {
+			w.LinksChanged()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -117,9 +134,11 @@ func (w *worker) settled(ctx context.Context) bool {
 	return true
 }
 
-func (w *worker) knows(want []eni.ID) bool {
-	known := w.Node.Status().ENIs
-	return !slices.ContainsFunc(want, func(id eni.ID) bool {
-		return !slices.ContainsFunc(known, func(e pool.ENIStatus) bool { return e.ENI.ID == id })
+// knows reports whether the node knows the ENIs that were made, and lacks none.
+func (w *worker) knows(made []eni.ID) bool {
+	s := w.Node.Status()
+	unknown := slices.ContainsFunc(made, func(id eni.ID) bool {
+		return !slices.ContainsFunc(s.ENIs, func(e pool.ENIStatus) bool { return e.ENI.ID == id })
 	})
+	return !unknown && w.missing(s) == ""
 }

@@ -135,7 +135,7 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if client != nil { // a nil client is no nil interface
 		ports.Pods, behind.Pods = client, networks{client, o.nodeName}
 	}
-	node := &worker{Node: pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted)}
+	node := &worker{Node: pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted), await: o.awaitInterfaces}
 	if len(o.interfaces.Interfaces) > 0 {
 		m.expect(ec2eni.WorkerActions())
 		node.keeper = workereni.NewKeeper(workereni.New(o.interfaces, ec2, log), instance.ID)
@@ -151,6 +151,9 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 		return errors.Join(err, ln.Close())
 	}
 	w := &watchers{node: node.Node, ports: behind, log: log, running: map[attachment.Key]*watcher{}}
+	if client != nil && o.nodeName != "" {
+		node.unveil = func(ctx context.Context) (bool, error) { return client.RemoveTaint(ctx, o.nodeName, startupTaint) }
+	}
 	return work(ctx, o, log, node, guard.New(o.guard, behind), w, m, ln)
 }
 
@@ -168,6 +171,7 @@ func work(ctx context.Context, o options, log *slog.Logger, node *worker, g *gua
 	}
 	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
 	part("interfaces", node.keep)
+	part("taint", func(ctx context.Context) error { node.welcome(ctx, log); return nil })
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
 	part("watch pods", func(ctx context.Context) error { w.run(ctx); return nil })
 	part("serve plugins", func(ctx context.Context) error {

@@ -6,10 +6,12 @@ package kube_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +81,7 @@ func TestOfAnAPIServer(t *testing.T) {
 		t.Errorf("no such pod: %v", err)
 	}
 	listed(t, c, agent)
+	welcomed(t, c, agent)
 	mayNothingElse(t, c, as)
 
 	definitions, err := stack.Definitions(programs)
@@ -116,6 +119,36 @@ func listed(t *testing.T, c *kubernetes.Cluster, agent *kube.Client) {
 	found, err := agent.Networks(t.Context(), "node-1")
 	if err != nil || len(found) != 1 || found[0].Pod.Name != "here" || len(found[0].Addrs["net1"]) != 1 {
 		t.Errorf("pods of node-1: %+v, %v", found, err)
+	}
+}
+
+// welcomed demands that the agent can take the startup taint off its node, and nothing else.
+func welcomed(t *testing.T, c *kubernetes.Cluster, agent *kube.Client) {
+	t.Helper()
+	const nodes = "/api/v1/nodes"
+	other := map[string]any{"key": "dedicated", "value": "upf", "effect": "NoSchedule"}
+	node := map[string]any{"metadata": map[string]any{"name": "node-1"}, "spec": map[string]any{"taints": []any{other, taint(startup, "NoSchedule")}}}
+	if err := c.Do(t.Context(), http.MethodPost, nodes, node, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if had, err := agent.RemoveTaint(t.Context(), "node-1", startup); err != nil || had != want {
+			t.Errorf("the node had the taint %t, %v; want %t", had, err, want)
+		}
+	}
+	var left struct {
+		Spec struct{ Taints []map[string]any }
+	}
+	if err := c.Do(t.Context(), http.MethodGet, nodes+"/node-1", nil, &left); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left.Spec.Taints {
+		if l["key"] == startup {
+			t.Errorf("taints %v", left.Spec.Taints)
+		}
+	}
+	if !slices.ContainsFunc(left.Spec.Taints, func(l map[string]any) bool { return maps.Equal(l, other) }) {
+		t.Errorf("taints %v, want %v among them", left.Spec.Taints, other)
 	}
 }
 

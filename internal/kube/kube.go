@@ -3,8 +3,8 @@
 
 // Package kube asks the Kubernetes API. A [Client] asks the few questions that a node has: which pod of a StatefulSet a pod is,
 // and what Multus gave the pods of the node. The agent uses it for sticky addresses and for claims. A question is one GET or LIST
-// of metadata; nothing is cached or watched, so that a worker costs the API server nothing until a pod asks. A [Reader] lists what a
-// cluster has, for an operator's command. Both only read, and decide nothing about addresses.
+// of metadata; nothing is cached or watched, so that a worker costs the API server nothing until a pod asks. The one thing that it
+// changes is a node's taint. A [Reader] lists what a cluster has, for an operator's command. Both decide nothing about addresses.
 //
 // Of client-go it uses the metadata and dynamic clients: the typed clients link every API group's types, four times as much.
 package kube
@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -55,6 +56,7 @@ type Config struct {
 // Client asks the API. Its methods may be called concurrently.
 type Client struct {
 	metadata metadata.Interface
+	objects  dynamic.Interface
 }
 
 // New makes a client without asking anything yet, so that the API may be away. The error matches [ErrNoAPI] when cfg is
@@ -68,7 +70,11 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for the Kubernetes API at %s: %w", access.Host, err)
 	}
-	return &Client{client}, nil
+	objects, err := dynamic.NewForConfig(access)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the Kubernetes API at %s: %w", access.Host, err)
+	}
+	return &Client{client, objects}, nil
 }
 
 // Access is what a client of small questions is made with, as [New] makes one. Its errors are New's.

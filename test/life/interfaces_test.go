@@ -5,6 +5,7 @@ package life
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/kubernetes"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
+	"github.com/multus-vpc/multus-vpc/test/stack"
 	"github.com/multus-vpc/multus-vpc/test/worker"
 )
 
@@ -162,4 +165,78 @@ func TestAWorkerThatCannotHaveItsENIs(t *testing.T) {
 	if !strings.Contains(n.Log(), `"level":"ERROR","msg":"the worker does not have its ENIs"`) {
 		t.Errorf("the log does not say so:\n%s", n.Log())
 	}
+}
+
+// TestNoPodComesBeforeTheENIs: a node is registered with the startup taint, which the agent takes off when it serves all ENIs. A real API
+// server has the node.
+func TestNoPodComesBeforeTheENIs(t *testing.T) {
+	programs, err := stack.Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := up(t, strings.Replace(bare, "TYPE", "m5.2xlarge", 1), vpcipam)
+	c, err := kubernetes.Start(n.ctx, kubernetes.Config{Programs: programs})
+	n.must(err)
+	t.Cleanup(func() { n.check(c.Close()) })
+	f, err := c.Forward(n.ctx, n.Netns)
+	n.must(err)
+	t.Cleanup(func() { n.check(f.Close()) })
+	n.Env = []string{"KUBECONFIG=" + c.Kubeconfig, "NODE_NAME=node-1"}
+	type object = map[string]any
+	n.must(c.Do(n.ctx, http.MethodPost, "/api/v1/nodes", object{
+		"metadata": object{"name": "node-1"}, "spec": object{"taints": []object{{"key": "multus-vpc.io/agent-not-ready", "effect": "NoSchedule"}}},
+	}, nil))
+	tainted := func() bool {
+		var node struct {
+			Spec struct{ Taints []struct{ Key string } }
+		}
+		n.must(c.Do(n.ctx, http.MethodGet, "/api/v1/nodes/node-1", nil, &node))
+		return slices.ContainsFunc(node.Spec.Taints, func(t struct{ Key string }) bool { return t.Key == "multus-vpc.io/agent-not-ready" })
+	}
+
+	// EC2 refuses to make them for as long as it is told to.
+	n.must(n.lab.Front.SetFaults([]front.Fault{{Action: "CreateNetworkInterface", Probability: 1, Kind: front.ErrorBefore, Code: "InternalError"}}))
+	n.start(twoNetworks)
+	n.until("the agent has tried twice", func() bool {
+		return slices.ContainsFunc(n.lab.Front.Calls(), func(c front.CallCount) bool { return c.Action == "CreateNetworkInterface" && c.Count >= 2 })
+	})
+	if !tainted() {
+		t.Error("without the ENIs the taint is gone")
+	}
+	n.must(n.lab.Front.SetFaults(nil))
+	n.until("the taint is gone", func() bool { return !tainted() })
+	if got := n.given(); !slices.Equal(got, bothGiven) {
+		t.Errorf("when the taint is gone: ENIs %q, want %q", got, bothGiven)
+	}
+	s, err := n.Status(n.ctx)
+	n.must(err)
+	if len(s.ENIs) != 3 {
+		t.Errorf("when the taint is gone the agent knows %d ENIs, want 3", len(s.ENIs))
+	}
+}
+
+// TestSomebodyElseMakesTheENIs: the agent counts as ready when it sees as many as it is told to await.
+func TestSomebodyElseMakesTheENIs(t *testing.T) {
+	n := up(t, strings.Replace(bare, "TYPE", "m5.2xlarge", 1), vpcipam)
+	n.start("awaitInterfaces: 1\n")
+	awaited := func(s *agentapi.Status) bool {
+		return slices.Contains(s.Problems, "the worker has 0 ENIs for pods, and awaitInterfaces of the configuration is 1")
+	}
+	n.must(n.Await(n.ctx, func(s *agentapi.Status) string {
+		if !awaited(s) {
+			return fmt.Sprintf("the problem; there are %q", s.Problems)
+		}
+		return ""
+	}))
+	e, err := n.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{
+		SubnetID: n.lab.Subnets["n4"], Tags: map[string]string{"node.k8s.amazonaws.com/no_manage": "true"},
+	})
+	n.must(err)
+	n.until("it is attached", func() bool {
+		_, err = n.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{
+			NetworkInterfaceID: e.ID, InstanceID: n.lab.Instances["worker-1"], DeviceIndex: 1,
+		})
+		return err == nil
+	})
+	n.served(2)
 }
