@@ -378,6 +378,15 @@ func TestEachOperatingSystemAndOptionDeploys(t *testing.T) {
 		{"AL2023 with options", map[string]string{"KubeletExtraArguments": "--node-labels=a=b --v=4", "NodeMaxPods": "30"}, []string{
 			"flags: ['--node-labels=a=b --v=4']", "config: {maxPods: 30}",
 		}},
+		{"AL2023 with a startup taint", map[string]string{"StartupTaint": "true", "KubeletExtraArguments": "--v=4"}, []string{
+			"flags: ['--register-with-taints=multus-vpc.io/agent-not-ready=true:NoSchedule', '--v=4']",
+		}},
+		{"Bottlerocket with a startup taint", map[string]string{"NodeOperatingSystem": "Bottlerocket", "StartupTaint": "true"}, []string{
+			"[settings.kubernetes.node-taints]\n\"multus-vpc.io/agent-not-ready\" = \"true:NoSchedule\"\n",
+		}},
+		{"AL2 with a startup taint", map[string]string{"NodeOperatingSystem": "AL2", "StartupTaint": "true"}, []string{
+			"--kubelet-extra-args ' --register-with-taints=multus-vpc.io/agent-not-ready=true:NoSchedule '",
+		}},
 		{"Bottlerocket", map[string]string{"NodeOperatingSystem": "Bottlerocket", "NodeMaxPods": "30"}, []string{
 			"[settings.kubernetes]\ncluster-name = \"c\"", "max-pods = 30",
 		}},
