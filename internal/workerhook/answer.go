@@ -14,10 +14,14 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
 )
 
-// The pauses between attempts to answer are drawn at random below these bounds: the hooks of a large group are answered together.
+// The pauses between attempts are drawn at random below these bounds: the hooks of a large group are answered together.
 const (
 	answerBase = time.Second
 	answerCap  = 10 * time.Second
+	// A heartbeat that is not taken comes again after beatBase and a random part of beatSpread. Workers that start together beat
+	// together: without it the same ones are throttled each time, until their hooks are over.
+	beatBase   = 2 * time.Second
+	beatSpread = 18 * time.Second
 )
 
 // answer tells Auto Scaling, until it took it or the invocation ends, and logs what came of it. That nobody waits is no error: an
@@ -64,15 +68,16 @@ func (a action) beat(ctx context.Context) (stop func()) {
 	go func() {
 		defer close(ended)
 		for {
-			err := a.hooks.Heartbeat(ctx, a.Action)
+			err, next := a.hooks.Heartbeat(ctx, a.Action), HeartbeatInterval
 			switch {
 			case errors.Is(err, lifecycle.ErrNotWaiting):
 				a.log.Info("no more heartbeats: lifecycle action waits no longer")
 				return
 			case err != nil && ctx.Err() == nil:
 				a.log.Warn("heartbeat not taken", "error", err)
+				next = beatBase + rand.N(beatSpread)
 			}
-			if pause(ctx, HeartbeatInterval) != nil {
+			if pause(ctx, next) != nil {
 				return
 			}
 		}

@@ -116,11 +116,11 @@ func TestHeartbeatsKeepTheHookOpen(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*stage)
 		taken  []time.Duration
-		tried  int
+		tried  [2]int // at least and at most
 	}{
-		"each minute and at once": {taken: []time.Duration{0, time.Minute, 2 * time.Minute, 3 * time.Minute}, tried: 4},
-		"none once nobody waits":  {change: func(s *stage) { s.lapse = 90 * time.Second }, taken: []time.Duration{0, time.Minute}, tried: 3},
-		"again after a failure":   {change: func(s *stage) { s.beatErr = errors.New("throttled") }, tried: 4},
+		"each minute and at once": {taken: []time.Duration{0, time.Minute, 2 * time.Minute, 3 * time.Minute}, tried: [2]int{4, 4}},
+		"none once nobody waits":  {change: func(s *stage) { s.lapse = 90 * time.Second }, taken: []time.Duration{0, time.Minute}, tried: [2]int{3, 3}},
+		"soon after a failure":    {change: func(s *stage) { s.beatErr = errors.New("throttled") }, tried: [2]int{10, 101}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +142,7 @@ func TestHeartbeatsKeepTheHookOpen(t *testing.T) {
 				if _, err := s.handle(s.handler(), event(lifecycle.Launching), quarter); err != nil || !worked {
 					t.Errorf("worked to the end %t, error %v", worked, err)
 				}
-				if !slices.Equal(s.beats, tc.taken) || s.tried != tc.tried {
+				if !slices.Equal(s.beats, tc.taken) || s.tried < tc.tried[0] || s.tried > tc.tried[1] {
 					t.Errorf("%d heartbeats, taken at %s; want %d, %s", s.tried, s.beats, tc.tried, tc.taken)
 				}
 			})

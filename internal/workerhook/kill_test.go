@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package workerhook_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
+)
+
+// skies are how EC2 shows what was done, and how the bus delivers.
+var skies = map[string]string{
+	"clear": "",
+	"late":  lagging,
+	"twice": lagging + "events: {duplicates: 1}\n",
+	"thrice in any order, up to three minutes late": lagging + "events: {duplicates: 2, delay: 3m}\n",
+}
+
+// eachDeath tells a story once for each call of the invocation that dies, and each way to die there.
+func eachDeath(t *testing.T, victim lifecycle.Transition, least int, under []string, story func(w *world)) {
+	for _, sky := range under {
+		yaml := skies[sky]
+		for _, after := range []bool{false, true} {
+			name := "before the call"
+			if after {
+				name = "after it, the reply lost"
+			}
+			t.Run(sky+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				n := 1
+				for fired := true; fired; n++ {
+					k := &killer{transition: victim, n: n, after: after}
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, oneZone+yaml)
+						w.killer = k
+						w.give()
+						w.deploy(3)
+						story(w)
+					})
+					if t.Failed() {
+						t.Fatalf("killed at call %d", n)
+					}
+					fired = k.fired
+				}
+				t.Logf("killed at each of %d calls", n-2)
+				if n-2 < least {
+					t.Errorf("only %d calls", n-2)
+				}
+			})
+		}
+	}
+}
+
+// TestKilledAtAnyCallAWorkerLaunches: the event is handled again, the worker is the same, and has its ENIs once.
+func TestKilledAtAnyCallAWorkerLaunches(t *testing.T) {
+	t.Parallel()
+	eachDeath(t, lifecycle.Launching, 12, slices.Collect(maps.Keys(skies)), func(w *world) {
+		ids := w.scale(1)
+		time.Sleep(10 * time.Minute) // what else was delivered or is tried again comes to its end
+		w.wantENIs(workerENIs(ids)...)
+		if n := w.launches(); n != 1 {
+			w.t.Errorf("%d instances were launched", n)
+		}
+		if n := w.logged(`"result":"ABANDON"`); n != 0 {
+			w.t.Error("a healthy worker was abandoned")
+		}
+		w.settle(1)
+	})
+}
+
+// TestKilledAtAnyCallAWorkerEnds, and leaves nothing behind.
+func TestKilledAtAnyCallAWorkerEnds(t *testing.T) {
+	t.Parallel()
+	eachDeath(t, lifecycle.Terminating, 4, slices.Collect(maps.Keys(skies)), func(w *world) {
+		w.scale(1)
+		w.scale(0)
+		time.Sleep(3 * time.Hour) // a late launch event may leave what the sweep takes
+		w.wantENIs()
+	})
+}
+
+// TestKilledAtAnyCallAnImpossibleWorkerIsAbandoned: EC2 refuses the second attachment for good.
+func TestKilledAtAnyCallAnImpossibleWorkerIsAbandoned(t *testing.T) {
+	t.Parallel()
+	eachDeath(t, lifecycle.Launching, 12, []string{"twice"}, func(w *world) {
+		if err := w.lab.Front.SetFaults([]front.Fault{{
+			Action: "AttachNetworkInterface", Nth: 2, Count: 10000, Kind: front.ErrorBefore, Code: "UnauthorizedOperation",
+		}}); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.lab.Scaling.SetDesiredCapacity(time.Now(), "g", 1); err != nil {
+			w.t.Fatal(err)
+		}
+		for tries := 0; w.logged(`"result":"ABANDON"`) == 0; tries++ {
+			if time.Sleep(time.Second); tries == 1200 {
+				w.t.Fatal("nobody was abandoned")
+			}
+		}
+		w.scale(0)
+		time.Sleep(3 * time.Hour)
+		w.wantENIs()
+		if n := w.logged(`"result":"CONTINUE","enis"`); n != 0 {
+			w.t.Errorf("%d launches went on", n)
+		}
+	})
+}
+
+// TestEventsOlderThanTheirHooks: each waits up to ten minutes, twice as long as the hooks do, in any order. What the group has in the end
+// is whole, and nothing is left of the others.
+func TestEventsOlderThanTheirHooks(t *testing.T) {
+	t.Parallel()
+	for seed := range 12 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, oneZone+fmt.Sprintf("ec2: {latency: 80ms, propagation: {route: 1s, imds: 3s, describe: 3s}, seed: %d}\nevents: {duplicates: 1, delay: 10m}\n", seed))
+				w.give()
+				w.deploy(3)
+				w.workersFor(3, 3*time.Hour)
+				w.workersFor(1, 3*time.Hour)
+				w.workersFor(0, 4*time.Hour)
+				w.wantENIs()
+			})
+		})
+	}
+}
+
+// workersFor sets the size, lets time pass, and checks those in service.
+func (w *world) workersFor(n int, d time.Duration) {
+	w.t.Helper()
+	if err := w.lab.Scaling.SetDesiredCapacity(time.Now(), "g", n); err != nil {
+		w.t.Fatal(err)
+	}
+	time.Sleep(d)
+	ids := w.settle(n)
+	for _, id := range ids {
+		if got := len(w.lab.Cloud.View(time.Now().Add(time.Minute)).ENIs(id)); got != 3 {
+			w.t.Errorf("%s is in service with %d ENIs", id, got)
+		}
+	}
+}
