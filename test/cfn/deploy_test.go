@@ -4,158 +4,26 @@
 package cfn
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
-	"net/http"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
-	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
-	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
-	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
-	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
-
-// account is a lab that our stacks are deployed into, with the flow in the place of the function's program.
-type account struct {
-	t      *testing.T
-	lab    *scenario.Lab
-	inert  *cloudformation.Inert
-	engine *cloudformation.Engine
-
-	providers map[string]cloudformation.Provider // of the engine
-
-	mu        sync.Mutex
-	abandoned []string // why
-}
-
-const image = "/aws/service/eks/optimized-ami/1.33/amazon-linux-2023/x86_64/standard/recommended/image_id"
-
-func newAccount(t *testing.T) *account {
-	t.Helper()
-	s, err := scenario.Parse([]byte("vpc: {cidr: 10.99.0.0/16}\nsubnets: [{name: other, cidr: 10.99.1.0/24, az: us-west-2a}]\n" +
-		"ec2: {latency: 80ms, boot: 20s, propagation: {route: 1s, imds: 2s, describe: 2s}}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lab, err := scenario.Build(s, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &account{t: t, lab: lab, inert: cloudformation.NewInert(lab.Cloud.Region(), lab.Cloud.AccountID())}
-	providers := cloudformation.Services{
-		Cloud: lab.Cloud, Scaling: lab.Scaling, Events: lab.Events, Functions: lab.Functions, Inert: a.inert, Roles: lab.Roles,
-	}.Providers()
-	providers["AWS::Lambda::Function"] = inProcess{a}
-	a.providers = providers
-	a.engine = cloudformation.New(cloudformation.Config{
-		Region: lab.Cloud.Region(), AccountID: lab.Cloud.AccountID(), Zones: []string{"us-west-2a", "us-west-2b"},
-		Parameters: func(name string) (string, bool) { return "ami-0123456789abcdef0", name == image }, Providers: providers,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		lab.Run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
-	return a
-}
-
-// inProcess makes functions that run the flow with the template's environment.
-type inProcess struct{ *account }
-
-func (p inProcess) Create(_ context.Context, r cloudformation.Request) (cloudformation.Physical, error) {
-	in := r.Properties
-	in.Ignore("Architectures", "Code", "Description", "Handler", "LoggingConfig", "MemorySize", "Runtime")
-	if err := p.lab.Roles.Assume("lambda.amazonaws.com", "AKLAMBDA", in.Required("Role")); err != nil {
-		return cloudformation.Physical{}, err
-	}
-	env, _ := in.Object("Environment").Raw("Variables").(map[string]any)
-	cfg, err := workereni.Parse(func(name string) string {
-		v, _ := env[name].(string)
-		return v
-	})
-	if err != nil {
-		return cloudformation.Physical{}, fmt.Errorf("the template's environment: %w", err)
-	}
-	client := ec2eni.New(ec2eni.Config{SDK: aws.Config{
-		Region: p.lab.Cloud.Region(), Credentials: credentials.NewStaticCredentialsProvider("AKLAMBDA", "secret", ""),
-		HTTPClient: &http.Client{Transport: p.lab.EC2()},
-	}})
-	flow := workereni.New(cfg, client, slog.New(slog.NewTextHandler(p.t.Output(), nil)))
-	name, answers := r.Stack+"-"+r.LogicalID, env["AnswerHooks"] != "false"
-	err = p.lab.Functions.Create(lambda.Function{
-		Name: name, Timeout: time.Duration(in.Int("Timeout", 3)) * time.Second,
-		Handler: func(ctx context.Context, event []byte) ([]byte, error) {
-			return nil, p.handle(ctx, flow, event, answers)
-		},
-	})
-	return cloudformation.Physical{Ref: name, Attributes: map[string]string{"Arn": p.lab.Functions.ARN(name)}}, err
-}
-
-func (p inProcess) Delete(_ context.Context, _ cloudformation.Request, f cloudformation.Physical) error {
-	return p.lab.Functions.Delete(f.Ref)
-}
-
-// handle does with an event what the function has to.
-func (p inProcess) handle(ctx context.Context, flow *workereni.Flow, event []byte, answers bool) error {
-	var e struct {
-		DetailType string `json:"detail-type"`
-		Detail     struct{ EC2InstanceID, LifecycleHookName, AutoScalingGroupName, LifecycleActionToken, LifecycleTransition string }
-	}
-	if err := json.Unmarshal(event, &e); err != nil {
-		return err
-	}
-	worker, result := eni.InstanceID(e.Detail.EC2InstanceID), autoscaling.Continue
-	switch autoscaling.Transition(e.Detail.LifecycleTransition) {
-	case autoscaling.Launching:
-		_, err := flow.Launch(ctx, workereni.Request{Instance: worker, Group: e.Detail.AutoScalingGroupName})
-		if errors.Is(err, workereni.ErrImpossible) {
-			p.mu.Lock()
-			p.abandoned = append(p.abandoned, err.Error())
-			p.mu.Unlock()
-			result = autoscaling.Abandon
-		} else if err != nil {
-			return err
-		}
-	case autoscaling.Leaving:
-		if err := flow.Terminate(ctx, worker); err != nil {
-			return err
-		}
-	default: // the schedule
-		_, err := flow.Sweep(ctx, time.Hour)
-		return err
-	}
-	if !answers {
-		return nil
-	}
-	return p.lab.Scaling.CompleteAction(time.Now(), autoscaling.ActionRef{
-		Group: e.Detail.AutoScalingGroupName, Hook: e.Detail.LifecycleHookName, Token: e.Detail.LifecycleActionToken,
-	}, result)
-}
 
 // deploy makes the VPC and the node group with no workers yet.
 func (a *account) deploy(change map[string]string) (network, workers cloudformation.Stack) {
@@ -286,7 +154,7 @@ func TestWorkersComeAndGoWithTheirInterfaces(t *testing.T) {
 	})
 }
 
-// permitted compares what the function asked of EC2 with its role.
+// permitted compares what the function asked of EC2 and Auto Scaling with its role.
 func (a *account) permitted() {
 	a.t.Helper()
 	granted := map[string]bool{}
@@ -298,16 +166,20 @@ func (a *account) permitted() {
 		}
 	}
 	called := map[string]bool{}
-	for _, c := range a.lab.Front.Calls() {
-		if action := "ec2:" + c.Action; c.Caller == "AKLAMBDA" {
-			called[action] = true
-			if !granted[action] {
-				a.t.Errorf("the function called %s, which its role does not allow", action)
+	for service, calls := range map[string][]front.CallCount{"ec2:": a.lab.Front.Calls(), "autoscaling:": a.lab.ScalingFront.Calls()} {
+		for _, c := range calls {
+			if action := service + c.Action; c.Caller == "AKLAMBDA" {
+				called[action] = true
+				if !granted[action] {
+					a.t.Errorf("the function called %s, which its role does not allow", action)
+				}
 			}
 		}
 	}
-	if !called["ec2:CreateNetworkInterface"] {
-		a.t.Errorf("the function called only %v", called)
+	for _, action := range []string{"ec2:CreateNetworkInterface", "autoscaling:CompleteLifecycleAction"} {
+		if !called[action] {
+			a.t.Errorf("the function called only %v", called)
+		}
 	}
 }
 
@@ -345,9 +217,7 @@ func TestAWorkerThatCannotHaveItsInterfacesIsAbandoned(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		a.mu.Lock()
-		abandoned := a.abandoned
-		a.mu.Unlock()
+		abandoned := a.log.lines(`"result":"ABANDON"`) // as the template's metric filter has it
 		if len(abandoned) == 0 || !strings.Contains(abandoned[0], "m4.large") {
 			t.Errorf("abandoned: %q", abandoned)
 		}
@@ -363,6 +233,25 @@ func TestAWorkerThatCannotHaveItsInterfacesIsAbandoned(t *testing.T) {
 			}
 		}
 		a.nothingLeft()
+	})
+}
+
+// TestHooksOfOthersAreLeftAlone: somebody adds one to the group, and answers it.
+func TestHooksOfOthersAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t)
+		_, workers := a.deploy(nil)
+		group := workers.Outputs["NodeGroup"]
+		others := autoscaling.Hook{Name: "others", Transition: autoscaling.Launching, HeartbeatTimeout: time.Hour}
+		if err := errors.Join(a.lab.Scaling.PutHook(time.Now(), group, others), a.lab.Scaling.SetDesiredCapacity(time.Now(), group, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Minute)
+		g, _ := a.lab.Scaling.Group(group)
+		if len(g.Instances) != 1 || g.Instances[0].State != autoscaling.PendingWait || len(a.interfaces(g.Instances[0].ID)) != 2 {
+			t.Errorf("the group is %+v", g.Instances)
+		}
 	})
 }
 
