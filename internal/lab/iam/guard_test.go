@@ -165,6 +165,16 @@ func TestEC2AsksTheRole(t *testing.T) {
 			t.Errorf("delete the ENI of %s: %v, want %q", owner, err, want)
 		}
 	}
+	// What is gone has no tags that would allow the call.
+	if _, err = a.ec2.DetachNetworkInterface(ctx, &ec2.DetachNetworkInterfaceInput{AttachmentId: &attachment}); code(err) != denied {
+		t.Errorf("detach again: %v", err)
+	}
+	if _, err = a.ec2.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: aws.String(enis["g"])}); code(err) != denied {
+		t.Errorf("delete again: %v", err)
+	}
+	if _, err = attach("g", "ours"); code(err) != denied {
+		t.Errorf("attach what is gone: %v", err)
+	}
 	a.Roles.DeleteRole("arn:aws:iam::1:role/r")
 	if _, err := a.ec2.DescribeSubnets(ctx, nil); code(err) != denied {
 		t.Errorf("without its role: %v", err)

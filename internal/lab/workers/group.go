@@ -84,7 +84,8 @@ func (s *story) workers() []autoscaling.Instance {
 	return g.Instances
 }
 
-// leastPrivilege: the function was refused nothing, and would be refused what concerns others.
+// leastPrivilege: the function was refused nothing but what EC2 did not know yet, whose tags are not known either, and would be refused
+// what concerns others.
 func (s *story) leastPrivilege() (string, error) {
 	made := 0
 	for endpoint, refusal := range map[*front.Front]string{s.lab.Front: "UnauthorizedOperation", s.lab.ScalingFront: "AccessDenied"} {
@@ -92,7 +93,9 @@ func (s *story) leastPrivilege() (string, error) {
 			if c.Caller != s.function {
 				continue
 			}
-			if made += c.Count; c.Result == refusal {
+			if made += c.Count; c.Result == refusal && !slices.ContainsFunc(endpoint.Calls(), func(o front.CallCount) bool {
+				return o.Caller == c.Caller && o.Action == c.Action && o.Result == "ok"
+			}) {
 				return "", fmt.Errorf("%s is refused %s", s.function, c.Action)
 			}
 		}
@@ -112,7 +115,7 @@ func (s *story) leastPrivilege() (string, error) {
 			return "", fmt.Errorf("%s may %s of somebody else", s.function, q.Action)
 		}
 	}
-	return fmt.Sprintf("%d calls, none refused", made), nil
+	return fmt.Sprintf("%d calls, none refused for good", made), nil
 }
 
 // tally counts calls of a function to one endpoint.
