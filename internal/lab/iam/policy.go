@@ -4,6 +4,7 @@
 package iam
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -37,10 +38,15 @@ var operators = map[string]func(pattern, value string) bool{
 	"ArnLike":      matches,
 }
 
-// ParsePolicy reads a policy document as a template has it. All that is wrong is in the one error.
+// ParsePolicy reads a policy document as a template has it, as an object or as the text of one. All that is wrong is in the one error.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 func ParsePolicy(document any) (Policy, error) {
 	p := &parser{}
+	if text, isText := document.(string); isText { // CloudFormation takes either
+		if err := json.Unmarshal([]byte(text), &document); err != nil {
+			return Policy{}, fmt.Errorf("the policy is no JSON: %w", err)
+		}
+	}
 	root := p.object("", document, "Version", "Statement", "Id")
 	if v := root["Version"]; v != "2012-10-17" {
 		p.addf("Version: the lab reads 2012-10-17, not %v", v)
