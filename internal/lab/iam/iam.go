@@ -14,6 +14,7 @@ package iam
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 )
@@ -31,8 +32,11 @@ type Service struct {
 
 	mu      sync.Mutex
 	roles   map[string]Role   // by ARN
-	callers map[string]string // ARNs by access key ID
+	callers map[string]caller // by access key ID
 }
+
+// caller is who has assumed a role.
+type caller struct{ role, service string }
 
 // Role is a set of permissions that services give to what they run.
 type Role struct {
@@ -43,7 +47,7 @@ type Role struct {
 
 // New makes a service without roles.
 func New(account string) *Service {
-	return &Service{account: account, roles: map[string]Role{}, callers: map[string]string{}}
+	return &Service{account: account, roles: map[string]Role{}, callers: map[string]caller{}}
 }
 
 // PutRole makes or replaces a role.
@@ -70,7 +74,7 @@ func (s *Service) Assume(service, accessKeyID, arn string) error {
 	}
 	for _, may := range role.Services {
 		if may == service {
-			s.callers[accessKeyID] = arn
+			s.callers[accessKeyID] = caller{arn, service}
 			return nil
 		}
 	}
@@ -91,16 +95,27 @@ func (d *Denied) Error() string {
 		d.Principal, d.Action, d.Resource, d.Action)
 }
 
+// keySourceFunction is a key of all calls that a function's program makes, and of none that Lambda makes with the function's role.
+// https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+const keySourceFunction, lambdaService = "lambda:SourceFunctionArn", "lambda.amazonaws.com"
+
 // Judge returns a [*Denied] for the first request that the caller's role does not allow, and nil for a caller without one.
 func (s *Service) Judge(accessKeyID string, requests []Request) error {
 	s.mu.Lock()
-	arn, has := s.callers[accessKeyID]
-	role := s.roles[arn]
+	who, has := s.callers[accessKeyID]
+	role, arn := s.roles[who.role], who.role
 	s.mu.Unlock()
 	if !has {
 		return nil
 	}
 	for _, q := range requests {
+		if who.service == lambdaService {
+			q.Keys = maps.Clone(q.Keys)
+			if q.Keys == nil {
+				q.Keys = map[string]string{}
+			}
+			q.Keys[keySourceFunction] = accessKeyID // instead of its ARN: who asks is known by the function's name here
+		}
 		if !role.allows(q) {
 			name := arn[strings.LastIndexByte(arn, '/')+1:]
 			return &Denied{Request: q, Principal: fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", s.account, name, accessKeyID)}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -27,6 +28,7 @@ type condition struct {
 	key    string
 	values []string
 	match  func(pattern, value string) bool
+	null   bool // whether the key is missing is what the values say
 }
 
 // operators that the lab knows.
@@ -97,13 +99,13 @@ func (p *parser) statement(at string, v any) (s statement) {
 	all := p.object(at+".Condition", m["Condition"])
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		match, ok := operators[name]
-		if !ok {
+		if !ok && name != "Null" {
 			p.addf("%s.Condition.%s: the lab does not know the operator", at, name)
 		}
 		keys := p.object(at+".Condition."+name, all[name])
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
 			s.conditions = append(s.conditions, condition{
-				key: key, match: match, values: p.strings(at+".Condition."+name+"."+key, keys[key]),
+				key: key, match: match, null: name == "Null", values: p.strings(at+".Condition."+name+"."+key, keys[key]),
 			})
 		}
 	}
@@ -130,7 +132,7 @@ func (p *parser) strings(at string, v any) (out []string) {
 }
 
 // covers reports whether the statement speaks of the request. Actions are compared without regard to case; all conditions
-// have to hold, and one whose key the request does not have does not.
+// have to hold, and one whose key the request does not have does not, unless that is what it asks for.
 func (s statement) covers(q Request) bool {
 	action := func(pattern string) bool { return matches(strings.ToLower(pattern), strings.ToLower(q.Action)) }
 	resource := func(pattern string) bool { return matches(pattern, q.Resource) }
@@ -139,6 +141,12 @@ func (s statement) covers(q Request) bool {
 	}
 	for _, c := range s.conditions {
 		value, there := q.Keys[c.key]
+		if c.null {
+			if slices.Contains(c.values, strconv.FormatBool(!there)) {
+				continue
+			}
+			return false
+		}
 		if !there || !slices.ContainsFunc(c.values, func(pattern string) bool { return c.match(pattern, value) }) {
 			return false
 		}

@@ -32,6 +32,8 @@ Statement:
     StringEquals: {"aws:ResourceTag/owner": [g, h], "aws:ResourceTag/team": core}
 - {Effect: Allow, Action: "ec2:CreateNetworkInterface", Resource: "*", Condition: {ArnEquals: {"ec2:Vpc": "arn:aws:ec2:*:1:vpc/vpc-?"}}}
 - {Effect: Deny, Action: "ec2:DescribeVpcs", Resource: "*"}
+- {Effect: Allow, Action: "ec2:AssignPrivateIpAddresses", Resource: "*", Condition: {"Null": {"lambda:SourceFunctionArn": "true"}}}
+- {Effect: Allow, Action: "ec2:UnassignPrivateIpAddresses", Resource: "*", Condition: {"Null": {"lambda:SourceFunctionArn": "false"}}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +46,10 @@ Statement:
 		want             bool
 	}{
 		{"ec2:DescribeSubnets", "*", nil, true},
+		{"ec2:AssignPrivateIpAddresses", "*", nil, true},
+		{"ec2:AssignPrivateIpAddresses", "*", map[string]string{"lambda:SourceFunctionArn": "f"}, false},
+		{"ec2:UnassignPrivateIpAddresses", "*", nil, false},
+		{"ec2:UnassignPrivateIpAddresses", "*", map[string]string{"lambda:SourceFunctionArn": "f"}, true},
 		{"EC2:describesubnets", "*", nil, true},
 		{"ec2:DescribeVpcs", "*", nil, false},
 		{"ec2:RunInstances", "*", nil, false},
@@ -71,6 +77,28 @@ func TestPoliciesAreReadStrictly(t *testing.T) {
 	} {
 		if _, err := ParsePolicy(document(t, text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got error %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestAFunctionIsKnownByItsCalls: what only Lambda itself may do with a function's role, the function may not.
+func TestAFunctionIsKnownByItsCalls(t *testing.T) {
+	policy, err := ParsePolicy(document(t, `
+Version: "2012-10-17"
+Statement: {Effect: Allow, Action: "ec2:DeleteNetworkInterface", Resource: "*", Condition: {"Null": {"lambda:SourceFunctionArn": "true"}}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New("1")
+	s.PutRole(Role{ARN: "arn:aws:iam::1:role/r", Policies: []Policy{policy}, Services: []string{"lambda.amazonaws.com", "ec2.amazonaws.com"}})
+	q := []Request{{Action: "ec2:DeleteNetworkInterface", Resource: "*"}}
+	for service, may := range map[string]bool{"lambda.amazonaws.com": false, "ec2.amazonaws.com": true} {
+		if err := s.Assume(service, service, "arn:aws:iam::1:role/r"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Judge(service, q); (err == nil) != may {
+			t.Errorf("%s: %v", service, err)
 		}
 	}
 }
