@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/multus-vpc/multus-vpc/internal/asghooks"
+	"github.com/multus-vpc/multus-vpc/internal/drain"
 	"github.com/multus-vpc/multus-vpc/internal/ec2eni"
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
@@ -104,15 +105,19 @@ type inProcess struct{ *account }
 
 func (p inProcess) Create(_ context.Context, r cloudformation.Request) (cloudformation.Physical, error) {
 	in := r.Properties
-	in.Ignore("Architectures", "Code", "Description", "Handler", "LoggingConfig", "MemorySize", "Runtime")
+	in.Ignore("Architectures", "Code", "Description", "Handler", "LoggingConfig", "MemorySize", "Runtime", "VpcConfig")
 	if err := p.lab.Roles.Assume("lambda.amazonaws.com", "AKLAMBDA", in.Required("Role")); err != nil {
 		return cloudformation.Physical{}, err
 	}
 	env, _ := in.Object("Environment").Raw("Variables").(map[string]any)
-	cfg, err := workereni.Parse(func(name string) string {
+	lookup := func(name string) string {
 		v, _ := env[name].(string)
 		return v
-	})
+	}
+	cfg, err := workereni.Parse(lookup)
+	if err == nil {
+		_, err = drain.Parse(lookup)
+	}
 	if err != nil {
 		return cloudformation.Physical{}, fmt.Errorf("the template's environment: %w", err)
 	}

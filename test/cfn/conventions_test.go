@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/multus-vpc/multus-vpc/internal/drain"
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
 )
 
@@ -129,8 +130,9 @@ func TestTheFunctionIsTheSameInBothTemplates(t *testing.T) {
 		v, _ := e["Variables"].(map[string]any)
 		return v
 	}
+	drains := drain.Vars() // a managed group's workers EKS drains by itself
 	for name := range variables(own) {
-		if variables(managed)[name] == nil {
+		if variables(managed)[name] == nil && !slices.Contains(drains, name) {
 			t.Errorf("the managed group's function lacks %s", name)
 		}
 	}

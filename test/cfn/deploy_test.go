@@ -6,9 +6,11 @@ package cfn
 import (
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http/httptest"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -286,6 +288,9 @@ func TestEachOperatingSystemAndOptionDeploys(t *testing.T) {
 			"KeyName": "k", "NodeImageId": "ami-1", "AlarmTopicArn": "arn:aws:sns:us-west-2:1:t", "CreateAccessEntry": "false",
 			"VpcCniPolicyOnNodeRole": "false",
 		}, nil},
+		{"drained workers, by a private endpoint", map[string]string{
+			"DrainNodes": "true", "DrainTimeout": "90s", "LambdaSubnets": "subnet-1,subnet-2", "EksCertificateAuthority": authority(t),
+		}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -307,6 +312,14 @@ func TestEachOperatingSystemAndOptionDeploys(t *testing.T) {
 			})
 		})
 	}
+}
+
+// authority is a certificate in PEM in base64, as EKS shows it.
+func authority(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }
 
 func TestTheRolesDeploy(t *testing.T) {

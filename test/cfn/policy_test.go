@@ -114,13 +114,18 @@ func (s statement) resourceProblems(action, arn string, types map[string][]strin
 	for _, operator := range s.condition {
 		for key := range operator.(map[string]any) {
 			pattern := tagKey.ReplaceAllString(key, "$1/$${TagKey}")
-			if !slices.Contains(allowed, pattern) && !slices.Contains(keys, pattern) {
+			if !slices.Contains(allowed, pattern) && !slices.Contains(keys, pattern) && key != sourceFunction {
 				problems = append(problems, fmt.Sprintf("%s on %s does not know the condition key %s", action, kind, key))
 			}
 		}
 	}
 	return problems
 }
+
+// sourceFunction is in each request that a function's own program makes, to any service, and in none of those that Lambda makes
+// for it with its role.
+// https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+const sourceFunction = "lambda:SourceFunctionArn"
 
 var tagKey = regexp.MustCompile("^(aws:(?:Request|Resource)Tag)/.+$")
 

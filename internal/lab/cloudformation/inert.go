@@ -53,7 +53,7 @@ var inertTypes = map[string]inertType{
 		ref: "{name}", name: "InstanceProfileName", attributes: map[string]string{"Arn": "arn:aws:iam::{account}:instance-profile/{name}"},
 		properties: []string{"Roles"},
 	},
-	"AWS::EKS::AccessEntry": {ref: "{name}", properties: []string{"ClusterName", "PrincipalArn", "Type"}},
+	"AWS::EKS::AccessEntry": {ref: "{name}", properties: []string{"ClusterName", "KubernetesGroups", "PrincipalArn", "Type"}},
 	"AWS::EKS::PodIdentityAssociation": {
 		ref:        "arn:aws:eks:{region}:{account}:podidentityassociation/lab/a-{name}",
 		properties: []string{"ClusterName", "Namespace", "ServiceAccount", "RoleArn"},

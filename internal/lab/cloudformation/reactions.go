@@ -37,7 +37,7 @@ type functionProvider struct {
 
 func (p functionProvider) Create(_ context.Context, r Request) (Physical, error) {
 	in := r.Properties
-	in.Ignore("Description", "Architectures", "LoggingConfig", "Tags")
+	in.Ignore("Description", "Architectures", "LoggingConfig", "Tags", "VpcConfig") // programs reach all of the lab
 	f := lambda.Function{
 		Name: in.String("FunctionName"), Timeout: time.Duration(in.Int("Timeout", 0)) * time.Second,
 		MemoryMB: in.Int("MemorySize", 0), Concurrency: in.Int("ReservedConcurrentExecutions", 0), Environment: map[string]string{},
