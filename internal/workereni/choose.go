@@ -6,6 +6,7 @@ package workereni
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 
@@ -43,16 +44,14 @@ func (r *run) choose(ctx context.Context, t Target, n *eni.NewDevice) error {
 	}
 	avoid := maps.Clone(r.avoid)
 	n.Secondary = held.stock(r.q.Instance, t, t.Stock, avoid)
-	if t.Addressing == DHCP {
+	if t.Addressing == DHCP && len(n.Secondary) == 0 {
 		return nil
 	}
-	place, err := r.rank(ctx, t)
+	place, err := r.placeOf(ctx, t)
 	if err != nil {
 		return err
 	}
-	place = place*r.sharing(t) + r.nth(t)
-	if lost := r.lost[t.Slot]; lost > 0 { // whoever was faster may follow the same order
-		place = rand.N(16 << min(lost, 8))
+	if r.lost[t.Slot] > 0 {
 		maps.Copy(avoid, r.picked)
 	}
 	a, ok := held.primary(t, place, avoid)
@@ -62,6 +61,26 @@ func (r *run) choose(ctx context.Context, t Target, n *eni.NewDevice) error {
 	n.Primary = a
 	return nil
 }
+
+// placeOf is the number of the free address that the target takes.
+func (r *run) placeOf(ctx context.Context, t Target) (int, error) {
+	lost := r.lost[t.Slot]
+	switch {
+	case t.Addressing == DHCP && lost > 0:
+		return rand.N(anywhere), nil
+	case t.Addressing == DHCP: // all runs for a worker choose the same
+		h := fnv.New32a()
+		_, _ = fmt.Fprint(h, r.q.Instance, " ", t.Slot) // never fails
+		return int(h.Sum32() % anywhere), nil
+	case lost > 0: // whoever was faster may follow the same order
+		return rand.N(16 << min(lost, 8)), nil
+	}
+	place, err := r.rank(ctx, t)
+	return place*r.sharing(t) + r.nth(t), err
+}
+
+// anywhere is more than an IPv4 subnet has addresses, the largest of which is a /16.
+const anywhere = 1 << 20
 
 // sharing is how many targets choose their address out of the target's subnet, and nth which of them it is.
 func (r *run) sharing(t Target) (n int) {

@@ -29,7 +29,10 @@ type Addressing string
 
 // The ways of [Addressing].
 const (
-	DHCP  Addressing = "dhcp"  // EC2 chooses, outside of reservations
+	// DHCP is a free one outside of reservations, which EC2 chooses. With a [Interface.Stock] we do: the API does not say which address
+	// of a list that designates none becomes the primary one.
+	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkInterface.html
+	DHCP  Addressing = "dhcp"
 	Start Addressing = "start" // the first free one from the start of the subnet, outside of every reservation
 	Fixed Addressing = "fixed" // the first free one of a list
 )

@@ -27,6 +27,9 @@ func TestAWorkerGetsItsENIsAndLeavesNone(t *testing.T) {
 		t.Logf("in place after %s, with %v", time.Since(began), w.lab.Front.Calls())
 		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
 		first := got[0]
+		if netip.MustParsePrefix("10.10.1.0/29").Contains(first.Interface.Primary) || netip.MustParsePrefix("10.10.1.128/26").Contains(first.Interface.Primary) {
+			t.Errorf("its own address %s is reserved", first.Interface.Primary)
+		}
 		if len(first.Secondary) != 6 || len(first.IPv6) != 1 || first.Groups[0] != w.group {
 			t.Errorf("first ENI %+v", first)
 		}

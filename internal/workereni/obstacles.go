@@ -144,7 +144,7 @@ func (f Facts) againstAddresses(t Target) (reasons []string) {
 			add("address %s is not one that an ENI in subnet %s (%s) can have", a, t.Subnet, t.In.IPv4)
 		}
 	}
-	if held, known := f.Held[t.Subnet]; known && t.Addressing != DHCP && len(held.candidates(t, 1, nil)) == 0 {
+	if held, known := f.Held[t.Subnet]; known && (t.Addressing != DHCP || t.Stock > 0) && len(held.candidates(t, 1, nil)) == 0 {
 		add("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
 	}
 	return reasons

@@ -173,6 +173,10 @@ func (tx *change) checkNamedOnCreate(s Subnet, r AddressRequest, launch bool) er
 			return errCreateInUse()
 		}
 	}
+	if !launch && !r.Primary.IsValid() && len(r.Secondary) > 0 && s.IPv4.IsValid() {
+		// unverified: what EC2 does with a list that designates no primary address. Nobody shall rely on a guess.
+		return errCombination("Private IP addresses are specified and none of them as the primary one")
+	}
 	if r.Primary.IsValid() && slices.Contains(r.Secondary, r.Primary) {
 		return InvalidValue("The address %s is specified more than once", r.Primary) // unverified: the wording
 	}
