@@ -157,9 +157,11 @@ func (m mutant) overlay(dir string) (string, error) {
 	return file, os.WriteFile(file, spec, 0o644)
 }
 
-// judgeByTest runs one test over the fault.
+// judgeByTest runs one test over the fault. Programs that the test builds have it too.
 func (h hunt) judgeByTest(ctx context.Context, m mutant, overlay string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", "^"+m.test+"$", m.pkg).CombinedOutput()
+	test := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-run", "^"+m.test+"$", m.pkg)
+	test.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay)
+	out, err := test.CombinedOutput()
 	if err == nil {
 		return "", fmt.Errorf("%s of %s passes all the same", m.test, m.pkg)
 	}

@@ -94,4 +94,22 @@ var table = []mutant{
 		test:    "TestAddressThatComesBackWaitsForNoOlderClaim",
 		noticed: "not within 8s: a has it again",
 	},
+	{
+		name:    "makes-enis-without-the-users-tags",
+		file:    "internal/workereni/run.go",
+		old:     "	maps.Copy(tags, c.Tags)\n",
+		new:     "	maps.Copy(tags, map[string]string{})\n",
+		pkg:     "./test/workers",
+		test:    "TestTheStoryHolds",
+		noticed: "✗ each has exactly the planned ENIs",
+	},
+	{
+		name:    "sweeps-enis-of-living-workers",
+		file:    "internal/workereni/terminate.go",
+		old:     "		if !w.Gone() {\n",
+		new:     "		if w.Gone() {\n",
+		pkg:     "./test/workers",
+		test:    "TestTheStoryHolds",
+		noticed: "✗ and leaves alone",
+	},
 }

@@ -5,7 +5,6 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,25 +62,12 @@ func (s *story) inService(id string) string { return teller.Round(s.seen[id]) }
 
 // secondDeliveries waits for the end of all invocations that n launches caused.
 func (s *story) secondDeliveries(ctx context.Context, n int) (string, error) {
-	var past int
-	err := s.await(ctx, func() error {
-		all := s.lab.Functions.Invocations(s.function)
-		past = len(all)
-		for _, i := range all {
-			if i.Err != nil {
-				return i.Err
-			}
-		}
-		if past != 2*n {
-			return fmt.Errorf("%d invocations for %d launches, want two for each", past, n)
-		}
-		return nil
-	})
+	err := s.handled(ctx, 2*n)
 	answers := s.calls(s.lab.ScalingFront, s.function).byAction["CompleteLifecycleAction"]
 	if err == nil && answers != n {
 		err = fmt.Errorf("%d hooks answered, want %d", answers, n)
 	}
-	return fmt.Sprintf("%d invocations, %d hooks answered", past, answers), errors.Join(err, s.asPlanned(s.workers()))
+	return fmt.Sprintf("%d invocations, %d hooks answered", 2*n, answers), errors.Join(err, s.asPlanned(s.workers()))
 }
 
 // killed is step 3: the function's program dies in the middle of a launch.
@@ -132,6 +118,7 @@ func (s *story) killed(ctx context.Context) {
 		if len(ended) == 0 || ended[0].Err == nil {
 			return "", fmt.Errorf("the first attempt did not fail: %+v", ended)
 		}
+		s.over++
 		for _, w := range s.workers() {
 			if !slices.ContainsFunc(known, func(k autoscaling.Instance) bool { return k.ID == w.ID }) {
 				return s.inService(w.ID) + " after its launch", nil
@@ -140,164 +127,11 @@ func (s *story) killed(ctx context.Context) {
 		return "", errors.New("it is a worker that was there before")
 	})
 	t.Check("its ENIs are those that were made before, none twice", func() (string, error) {
+		if err := s.handled(ctx, 1); err != nil { // the attempt that was killed is over
+			return "", err
+		}
 		all := s.workers()
 		s.most = s.count()
 		return fmt.Sprintf("%d ENIs of %d workers", 2*len(all), len(all)), s.asPlanned(all)
 	})
-}
-
-// abandoned is step 4: a worker that cannot have its ENIs.
-func (s *story) abandoned(ctx context.Context) {
-	t := s.teller
-	t.Step(4, "A worker that cannot have its ENIs: a node group of a type with too few")
-	if s.function == "" {
-		t.Skip("a second node group")
-		return
-	}
-	const stack, group = "small", cluster + "-small"
-	var function string
-	if !t.Check("a second stack, of m4.large", func() (string, error) {
-		made, err := s.nodeGroup(ctx, stack, map[string]string{"NodeGroupName": "small", "NodeInstanceType": "m4.large"})
-		f, _ := made.Find("LambdaAttachENI")
-		function = f.Ref
-		return fmt.Sprintf("%d resources", len(made.Resources)), err
-	}) {
-		return
-	}
-	t.Watch("its worker is abandoned, and the log says why", func(func(string)) (reason string, err error) {
-		if err = s.lab.Scaling.SetDesiredCapacity(time.Now(), group, 1); err != nil {
-			return "", err
-		}
-		err = s.await(ctx, func() error {
-			if reason = verdictOf(s.lab.Functions.Logs(function)); reason == "" {
-				return errors.New("nothing is abandoned")
-			}
-			return nil
-		})
-		return reason, err
-	})
-	t.Check("no ENI was made for it", func() (string, error) {
-		c := s.calls(s.lab.Front, function)
-		if left := ours(s.lab.Cloud.View(time.Now()), tagOwner, group); c.changes > 0 || len(left) > 0 {
-			return "", fmt.Errorf("%d calls that change something, %d ENIs", c.changes, len(left))
-		}
-		return "no call that changes something", nil
-	})
-	t.Watch("the stack is deleted", func(func(string)) (string, error) {
-		limited, cancel := context.WithTimeout(ctx, s.cfg.Patience)
-		defer cancel()
-		return "", s.lab.Stacks.Delete(limited, stack)
-	})
-}
-
-// verdictOf finds the line of a function's log that says why an instance was abandoned.
-func verdictOf(log string) (reason string) {
-	for line := range strings.Lines(log) {
-		var said struct {
-			Result  string   `json:"result"`
-			Reasons []string `json:"reasons"`
-		}
-		if json.Unmarshal([]byte(line), &said) == nil && said.Result == "ABANDON" {
-			return strings.Join(said.Reasons, "; ")
-		}
-	}
-	return ""
-}
-
-// shrink is step 5: from four workers to one.
-func (s *story) shrink(ctx context.Context) {
-	t := s.teller
-	t.Step(5, "Down to one worker")
-	t.Watch("the group goes from 4 to 1: the hooks let the others go", func(progress func(string)) (string, error) {
-		begin := time.Now()
-		err := s.scale(ctx, 1, progress)
-		return "after " + teller.Since(begin), err
-	})
-	t.Check("their ENIs went with them, the last worker has its own", func() (string, error) {
-		if n := len(s.lab.Cloud.View(time.Now()).AllENIs()); n != 3 {
-			return "", fmt.Errorf("%d ENIs, want the 3 of one worker", n)
-		}
-		return "3 ENIs in the VPC", s.asPlanned(s.workers())
-	})
-}
-
-// swept is step 6: an ENI without a worker.
-func (s *story) swept(ctx context.Context) {
-	t := s.teller
-	t.Step(6, "An ENI whose worker is gone")
-	if s.function == "" || len(s.workers()) == 0 {
-		t.Skip("an orphan is swept")
-		return
-	}
-	orphan, bystander, err := s.orphans()
-	if err != nil {
-		t.Check("an orphan, and somebody else's ENI", func() (string, error) { return "", err })
-		return
-	}
-	t.Watch("the hourly sweep deletes it", func(func(string)) (string, error) {
-		// What was made is shown one lag later, and a sweep acts on what it is shown.
-		if err := pause(ctx, s.lab.Cloud.Lags().Describe); err != nil {
-			return "", err
-		}
-		if err := s.sweep(); err != nil {
-			return "", err
-		}
-		err := s.await(ctx, func() error {
-			if _, there := s.lab.Cloud.View(time.Now()).ENI(orphan); there {
-				return fmt.Errorf("%s is there", orphan)
-			}
-			return nil
-		})
-		return orphan, err
-	})
-	t.Check("and leaves alone what is not ours, and what workers have", func() (string, error) {
-		if _, there := s.lab.Cloud.View(time.Now()).ENI(bystander); !there {
-			return "", fmt.Errorf("%s of another owner is gone", bystander)
-		}
-		if err := s.lab.Cloud.DeleteNetworkInterface(time.Now(), bystander); err != nil {
-			return "", err
-		}
-		return "", s.asPlanned(s.workers())
-	})
-}
-
-// orphans makes an ENI as a function leaves it that was killed with no retry left, and one of another owner.
-func (s *story) orphans() (orphan, bystander string, err error) {
-	view := s.lab.Cloud.View(time.Now())
-	i := slices.IndexFunc(s.subnets(view), func(n vpc.Subnet) bool { return n.Tags["multus"] == "1" })
-	made := make([]string, 2)
-	for n, owner := range []string{groupName, "somebody-else"} {
-		e, err := s.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{
-			SubnetID: s.subnets(view)[i].ID, Tags: map[string]string{
-				tagOwner: owner, tagInstance: "i-0123456789abcdef0", tagSlot: "0:1", tagNoManage: "true",
-				tagLaunched: time.Now().Add(-3 * time.Hour).UTC().Format(time.RFC3339),
-			},
-		})
-		if err != nil {
-			return "", "", err
-		}
-		made[n] = e.ID
-	}
-	return made[0], made[1], nil
-}
-
-// sweep lets the turn of the hourly rule come.
-func (s *story) sweep() error {
-	for _, stack := range s.lab.Stacks.Stacks() {
-		if rule, ok := stack.Find("SweepRule"); ok {
-			return s.lab.Events.Turn(rule.Ref)
-		}
-	}
-	return errors.New("no stack has the rule SweepRule")
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

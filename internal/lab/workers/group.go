@@ -77,6 +77,22 @@ func (s *story) await(ctx context.Context, look func() error) error {
 
 const lookInterval = 200 * time.Millisecond
 
+// handled waits until so many more invocations of the function are over, and wants all of them to have succeeded.
+func (s *story) handled(ctx context.Context, more int) error {
+	err := s.await(ctx, func() error {
+		if n := len(s.lab.Functions.Invocations(s.function)) - s.over; n != more {
+			return fmt.Errorf("%d invocations are over, want %d", n, more)
+		}
+		return nil
+	})
+	all := s.lab.Functions.Invocations(s.function)
+	for _, i := range all[min(s.over, len(all)):] {
+		err = errors.Join(err, i.Err)
+	}
+	s.over = len(all)
+	return err
+}
+
 // workers are the instances of the group, by zone and ID.
 func (s *story) workers() []autoscaling.Instance {
 	g, _ := s.lab.Scaling.Group(groupName)

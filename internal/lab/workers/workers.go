@@ -105,6 +105,7 @@ type story struct {
 	network  cloudformation.Stack
 	function string                   // of the node group; empty until it is deployed
 	seen     map[string]time.Duration // from launch to InService, by instance
+	over     int                      // invocations that the story has accounted for
 	before   census
 	most     census // with all workers
 }
