@@ -40,7 +40,7 @@ subnets:
 - {name: n6-b, cidr: 10.10.4.0/24, az: us-west-2b}
 `
 
-// program builds the function once for all tests, as `make lambda` does, and returns its bootstrap.
+// build builds the function as `make lambda` does, for this machine.
 func build(dir string) (bootstrap string, err error) {
 	bootstrap = filepath.Join(dir, "bootstrap")
 	cmd := exec.Command("go", "build", "-trimpath", "-tags=lambda.norpc", "-ldflags=-s -w", "-o", bootstrap, "github.com/multus-vpc/multus-vpc/lambda")
@@ -68,7 +68,7 @@ const (
 
 // newGround has a group of no instances. The scenario's YAML is added to the two zones; the variables are added to those of a
 // function that gives each worker an ENI in both networks of its zone.
-func newGround(t *testing.T, yaml string, variables map[string]string) *ground {
+func newGround(t *testing.T, yaml string, variables map[string]string, change ...func(*function.Function)) *ground {
 	t.Helper()
 	s, err := scenario.Parse([]byte(twoZones + "functions: {retryAfter: 200ms}\n" + yaml))
 	if err != nil {
@@ -88,9 +88,11 @@ func newGround(t *testing.T, yaml string, variables map[string]string) *ground {
 		"Owner": "tests", "SubnetIds": strings.Join([]string{r.Subnets["n4-a"], r.Subnets["n4-b"], r.Subnets["n6-a"], r.Subnets["n6-b"]}, ","),
 	}
 	maps.Copy(env, variables)
-	g.must(r.Functions.Create(function.Function{
-		Name: functionName, Program: bootstrap, Timeout: 15 * time.Minute, MemoryMB: 256, Environment: env,
-	}))
+	f := function.Function{Name: functionName, Program: bootstrap, Timeout: 15 * time.Minute, MemoryMB: 256, Environment: env}
+	for _, c := range change {
+		c(&f)
+	}
+	g.must(r.Functions.Create(f))
 	pattern, err := events.ParsePattern([]byte(`{"source":["aws.autoscaling"],
 		"detail-type":["EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action"],
 		"detail":{"AutoScalingGroupName":["` + group + `"]}}`))
@@ -205,8 +207,6 @@ func (g *ground) want(members []autoscaling.Instance, interfaces ...string) {
 type line struct {
 	Level, Message, Result, Instance, Group, Hook, Transition, RequestID, Error string
 	Reasons                                                                     []string
-	ENIs                                                                        []string `json:"enis"`
-	Tried                                                                       bool     `json:"-"`
 }
 
 // decisions are the lines of the function's log that have a result. Each line of the program is a JSON object.
@@ -235,14 +235,4 @@ func (g *ground) results() map[string]int {
 		out[l.Result]++
 	}
 	return out
-}
-
-// answered counts the answers that Auto Scaling took.
-func (g *ground) answered(action string) (n int) {
-	for _, c := range g.ScalingFront.Calls() {
-		if c.Action == action && c.Caller == functionName && c.Result == "ok" {
-			n += c.Count
-		}
-	}
-	return n
 }

@@ -46,10 +46,10 @@ func TestWorkersComeAndGo(t *testing.T) {
 	}
 	g.want(g.scale(1), both...)
 	g.await("five answers in the log", func() bool { return g.results()["CONTINUE"] == 5 })
-	if n := g.answered("CompleteLifecycleAction"); n != 5 {
+	if n := g.count("CompleteLifecycleAction"); n != 5 {
 		t.Errorf("%d answers", n)
 	}
-	if n := g.answered("RecordLifecycleActionHeartbeat"); n < 3 {
+	if n := g.count("RecordLifecycleActionHeartbeat"); n < 3 {
 		t.Errorf("%d heartbeats", n)
 	}
 }
