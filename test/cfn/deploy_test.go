@@ -31,7 +31,7 @@ import (
 func (a *account) deploy(change map[string]string) (network, workers cloudformation.Stack) {
 	a.t.Helper()
 	all := templates(a.t)
-	network, err := a.engine.Create(a.t.Context(), "net", all["vpc.yaml"], nil)
+	network, err := a.engine.Create(a.t.Context(), "net", all["vpc.yaml"], map[string]string{"EnableIpv6": "true"})
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -84,9 +84,11 @@ func (a *account) interfaces(id string) (out []string) {
 		}
 		pool, static, start := netip.Prefix{}, netip.Prefix{}, 0
 		for _, r := range view.Reservations() {
-			if r.SubnetID == s.ID && r.Tags["multus-vpc.io/role"] == "pool" {
+			switch {
+			case r.SubnetID != s.ID || r.CIDR.Addr().Is6():
+			case r.Tags["multus-vpc.io/role"] == "pool":
 				pool = r.CIDR
-			} else if r.SubnetID == s.ID {
+			default:
 				static = r.CIDR
 			}
 		}
@@ -136,6 +138,9 @@ func TestWorkersComeAndGoWithTheirInterfaces(t *testing.T) {
 					t.Errorf("%s is given twice", x)
 				}
 				addresses[x] = true
+			}
+			if e.Attachment.DeviceIndex > 0 && len(e.IPv6) != 1 {
+				t.Errorf("IPv6 addresses of %s: %v", e.ID, e.IPv6)
 			}
 			if e.Attachment.DeviceIndex > 0 && !slices.Equal(e.Groups, []string{network.Outputs["MultusSecurityGroups"]}) {
 				t.Errorf("security groups of %s: %v", e.ID, e.Groups)

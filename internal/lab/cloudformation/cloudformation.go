@@ -45,6 +45,12 @@ type Provider interface {
 	Delete(ctx context.Context, r Request, p Physical) error
 }
 
+// Lister is a provider whose resources have lists of strings as attributes, which may come after the resource was made.
+type Lister interface {
+	// List returns the attribute as it is now; false when the type has none of that name.
+	List(p Physical, attribute string) (values []string, ok bool)
+}
+
 // Request is one resource of a stack, with everything resolved.
 type Request struct {
 	Stack      string
@@ -56,7 +62,7 @@ type Request struct {
 // Physical is a resource as it was made.
 type Physical struct {
 	Ref        string            // what Ref returns
-	Attributes map[string]string // what Fn::GetAtt returns
+	Attributes map[string]string // what Fn::GetAtt returns; see also [Lister]
 }
 
 // Stack is a deployed template.

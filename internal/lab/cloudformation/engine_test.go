@@ -117,7 +117,7 @@ func TestAFailureAtEachTypeLeavesNothing(t *testing.T) {
 	for id, r := range parsed.Resources {
 		engine, cloud, inert := lab()
 		engine.cfg.Providers[r.Type] = &fails{Provider: engine.cfg.Providers[r.Type], create: true}
-		_, err := engine.Create(t.Context(), "try", parsed, nil)
+		_, err := engine.Create(t.Context(), "try", parsed, map[string]string{"EnableIpv6": "true"})
 		if err == nil || !strings.Contains(err.Error(), r.Type) || !strings.HasSuffix(err.Error(), "no") {
 			t.Errorf("%s: got error %v", id, err)
 		}

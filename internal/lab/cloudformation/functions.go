@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"math/big"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +17,7 @@ import (
 // shortForms are the tags of YAML that stand for a function.
 // https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html
 var shortForms = map[string]string{
-	"!And": "Fn::And", "!Base64": "Fn::Base64", "!Condition": "Condition", "!Equals": "Fn::Equals", "!GetAtt": "Fn::GetAtt",
+	"!And": "Fn::And", "!Base64": "Fn::Base64", "!Cidr": "Fn::Cidr", "!Condition": "Condition", "!Equals": "Fn::Equals", "!GetAtt": "Fn::GetAtt",
 	"!GetAZs": "Fn::GetAZs", "!If": "Fn::If", "!Join": "Fn::Join", "!Not": "Fn::Not", "!Or": "Fn::Or", "!Ref": "Ref",
 	"!Select": "Fn::Select", "!Split": "Fn::Split", "!Sub": "Fn::Sub",
 }
@@ -92,6 +94,8 @@ func (s *scope) call(path, name string, argument any) (any, error) {
 		return s.split(path, argument)
 	case "Fn::Select":
 		return s.selectOne(path, argument)
+	case "Fn::Cidr":
+		return s.cidrs(path, argument)
 	default:
 		return nil, fmt.Errorf("%s: the lab does not know this function", path)
 	}
@@ -127,11 +131,20 @@ func (s *scope) getAtt(path string, argument any) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: %s was not made: its condition is false", path, id)
 	}
-	v, ok := p.Attributes[attribute]
-	if !ok {
-		return nil, fmt.Errorf("%s: the lab's %s has no attribute %s", path, s.template.Resources[id].Type, attribute)
+	if v, ok := p.Attributes[attribute]; ok {
+		return v, nil
 	}
-	return v, nil
+	kind := s.template.Resources[id].Type
+	if lister, ok := s.providers[kind].(Lister); ok {
+		if values, ok := lister.List(p, attribute); ok {
+			out := []any{}
+			for _, v := range values {
+				out = append(out, v)
+			}
+			return out, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: the lab's %s has no attribute %s", path, kind, attribute)
 }
 
 func (s *scope) sub(path string, argument any) (any, error) {
@@ -276,6 +289,42 @@ func (s *scope) selectOne(path string, argument any) (any, error) {
 		return nil, fmt.Errorf("%s: there is no element %d, the list has %d", path, i, len(list))
 	}
 	return list[i], nil
+}
+
+// cidrs cuts a block into a list of smaller ones, which leave so many bits to the host.
+// https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-cidr.html
+func (s *scope) cidrs(path string, argument any) (any, error) {
+	v, err := s.resolve(path, argument)
+	if err != nil {
+		return nil, err
+	}
+	list, _ := v.([]any)
+	if len(list) != 3 {
+		return nil, fmt.Errorf("%s: wants a block, a count and a number of bits", path)
+	}
+	block, err := netip.ParsePrefix(text(list[0]))
+	if err != nil || block != block.Masked() {
+		return nil, fmt.Errorf("%s: %q is no block", path, text(list[0]))
+	}
+	count, badCount := strconv.Atoi(text(list[1]))
+	hostBits, badBits := strconv.Atoi(text(list[2]))
+	bits := block.Addr().BitLen() - hostBits
+	switch {
+	case badCount != nil || count < 1 || count > 256:
+		return nil, fmt.Errorf("%s: the count must be 1 to 256", path)
+	case badBits != nil || hostBits < 0 || bits < block.Bits() || bits-block.Bits() < 8 && count > 1<<(bits-block.Bits()):
+		return nil, fmt.Errorf("%s: %s has no %d blocks of %d bits", path, block, count, hostBits)
+	}
+	out := []any{}
+	next := netip.PrefixFrom(block.Addr(), bits)
+	for range count {
+		out = append(out, next.String())
+		last := new(big.Int).SetBytes(next.Addr().AsSlice())
+		last.Add(last, new(big.Int).Lsh(big.NewInt(1), uint(hostBits)))
+		a, _ := netip.AddrFromSlice(last.FillBytes(make([]byte, len(next.Addr().AsSlice())+1))[1:])
+		next = netip.PrefixFrom(a, bits)
+	}
+	return out, nil
 }
 
 // pair resolves a function's two arguments.

@@ -35,7 +35,7 @@ var inertTypes = map[string]inertType{
 	"AWS::EC2::InternetGateway":             {ref: "igw-{name}", properties: []string{"Tags"}},
 	"AWS::EC2::VPCGatewayAttachment":        {ref: "IGW|{name}", properties: []string{"VpcId", "InternetGatewayId"}},
 	"AWS::EC2::RouteTable":                  {ref: "rtb-{name}", properties: []string{"VpcId", "Tags"}},
-	"AWS::EC2::Route":                       {ref: "r-{name}", properties: []string{"RouteTableId", "DestinationCidrBlock", "GatewayId"}},
+	"AWS::EC2::Route":                       {ref: "r-{name}", properties: []string{"RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock", "GatewayId"}},
 	"AWS::EC2::SubnetRouteTableAssociation": {ref: "rtbassoc-{name}", properties: []string{"RouteTableId", "SubnetId"}},
 	"AWS::EC2::SecurityGroupIngress": {
 		ref:        "sgr-{name}",

@@ -6,6 +6,7 @@ package cloudformation
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 func Network(cloud *vpc.Cloud) map[string]Provider {
 	return map[string]Provider{
 		"AWS::EC2::VPC":                   vpcProvider{cloud},
+		"AWS::EC2::VPCCidrBlock":          blockProvider{cloud},
 		"AWS::EC2::SecurityGroup":         groupProvider{cloud},
 		"AWS::EC2::Subnet":                subnetProvider{cloud},
 		"AWS::EC2::SubnetCidrReservation": reservationProvider{cloud},
@@ -42,8 +44,40 @@ func (p vpcProvider) Create(_ context.Context, r Request) (Physical, error) {
 	return Physical{Ref: v.ID, Attributes: map[string]string{"VpcId": v.ID, "CidrBlock": v.IPv4.String()}}, err
 }
 
+// List implements [Lister]: an IPv6 block is associated later.
+func (p vpcProvider) List(v Physical, attribute string) ([]string, bool) {
+	found, ok := p.cloud.View(time.Now()).VPC(v.Ref)
+	return valid(found.IPv6), ok && attribute == "Ipv6CidrBlocks"
+}
+
+func valid(block netip.Prefix) []string {
+	if !block.IsValid() {
+		return nil
+	}
+	return []string{block.String()}
+}
+
 func (p vpcProvider) Delete(_ context.Context, _ Request, v Physical) error {
 	return gone(p.cloud.RemoveVPC(time.Now(), v.Ref))
+}
+
+// blockProvider gives a VPC its IPv6 block of Amazon's.
+type blockProvider struct{ cloud *vpc.Cloud }
+
+func (p blockProvider) Create(_ context.Context, r Request) (Physical, error) {
+	if !r.Properties.Bool("AmazonProvidedIpv6CidrBlock", false) {
+		r.Properties.addf("AmazonProvidedIpv6CidrBlock", "the lab has no other blocks")
+	}
+	id := r.Properties.Required("VpcId")
+	if err := r.Properties.Err(); err != nil {
+		return Physical{}, err
+	}
+	block, err := p.cloud.AssociateIPv6(time.Now(), id)
+	return Physical{Ref: id, Attributes: map[string]string{"Ipv6CidrBlock": block.String()}}, err
+}
+
+func (p blockProvider) Delete(_ context.Context, _ Request, v Physical) error {
+	return gone(p.cloud.DisassociateIPv6(time.Now(), v.Ref))
 }
 
 type groupProvider struct{ cloud *vpc.Cloud }
@@ -72,6 +106,9 @@ func (p subnetProvider) Create(_ context.Context, r Request) (Physical, error) {
 		VPCID: r.Properties.Required("VpcId"), AZ: r.Properties.Required("AvailabilityZone"),
 		IPv4: r.Properties.Prefix("CidrBlock"), Tags: r.Properties.Tags("Tags"),
 	}
+	if r.Properties.Has("Ipv6CidrBlock") {
+		setup.IPv6 = r.Properties.Prefix("Ipv6CidrBlock")
+	}
 	if err := r.Properties.Err(); err != nil {
 		return Physical{}, err
 	}
@@ -80,6 +117,12 @@ func (p subnetProvider) Create(_ context.Context, r Request) (Physical, error) {
 		Ref:        s.ID,
 		Attributes: map[string]string{"SubnetId": s.ID, "AvailabilityZone": s.AZ, "CidrBlock": s.IPv4.String(), "VpcId": s.VPCID},
 	}, err
+}
+
+// List implements [Lister].
+func (p subnetProvider) List(s Physical, attribute string) ([]string, bool) {
+	found, ok := p.cloud.View(time.Now()).Subnet(s.Ref)
+	return valid(found.IPv6), ok && attribute == "Ipv6CidrBlocks"
 }
 
 func (p subnetProvider) Delete(_ context.Context, _ Request, s Physical) error {

@@ -17,6 +17,7 @@ type scope struct {
 	pseudo     map[string]string
 	azs        []string
 	made       map[string]Physical
+	providers  map[string]Provider
 }
 
 func newScope(cfg Config, stack string, t *Template, given map[string]string) (*scope, error) {
@@ -25,7 +26,7 @@ func newScope(cfg Config, stack string, t *Template, given map[string]string) (*
 		return nil, err
 	}
 	return &scope{
-		stack: stack, template: t, parameters: parameters, azs: cfg.Zones, made: map[string]Physical{},
+		stack: stack, template: t, parameters: parameters, azs: cfg.Zones, made: map[string]Physical{}, providers: cfg.Providers,
 		pseudo: map[string]string{
 			"AWS::AccountId": cfg.AccountID, "AWS::Region": cfg.Region, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com",
 			"AWS::StackName": stack,

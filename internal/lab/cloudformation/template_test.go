@@ -109,6 +109,8 @@ Outputs:
   If: {Value: !If [Either, yes, !Ref W]}
   Base64: {Value: !Base64 abc}
   Zone: {Value: !Select ["1", !GetAZs ""]}
+  Cidr: {Value: !Join [" ", !Cidr [!GetAtt V.CidrBlock, 3, 8]]}
+  Cidr6: {Value: !Select [1, !Cidr ["2001:db8:0:ff00::/56", 256, 64]]}
   Hidden: {Value: !Ref W, Condition: Both}
 `
 	parsed, err := Parse([]byte(document(part)))
@@ -123,9 +125,31 @@ Outputs:
 	}
 	want := map[string]string{
 		"Sub": "10.0.0.0/16 ami-1 ${y} us-west-2", "Join": "a|b", "Split": "b", "If": "yes", "Base64": "YWJj", "Zone": "us-west-2b",
+		"Cidr": "10.0.0.0/24 10.0.1.0/24 10.0.2.0/24", "Cidr6": "2001:db8:0:ff01::/64",
 	}
 	if diff := cmp.Diff(want, stack.Outputs); diff != "" {
 		t.Errorf("outputs (-want +got):\n%s", diff)
+	}
+}
+
+func TestBlocksThatCannotBeCut(t *testing.T) {
+	t.Parallel()
+	for argument, want := range map[string]string{
+		`["10.0.0.0/24", 2]`:          "wants a block, a count and a number of bits",
+		`["10.0.0.1/24", 2, 4]`:       `"10.0.0.1/24" is no block`,
+		`["10.0.0.0/24", 0, 4]`:       "the count must be 1 to 256",
+		`["10.0.0.0/24", 17, 4]`:      "10.0.0.0/24 has no 17 blocks of 4 bits",
+		`["10.0.0.0/24", 1, 9]`:       "10.0.0.0/24 has no 1 blocks of 9 bits",
+		`["2001:db8::/56", 2, "all"]`: "2001:db8::/56 has no 2 blocks of 0 bits",
+	} {
+		parsed, err := Parse([]byte(document("Resources: {V: {Type: \"AWS::EC2::VPC\", Properties: {CidrBlock: 10.0.0.0/16}}}\nOutputs: {C: {Value: !Select [0, !Cidr " + argument + "]}}\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine, _, _ := lab()
+		if _, err = engine.Create(t.Context(), "s", parsed, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want %q", argument, err, want)
+		}
 	}
 }
 

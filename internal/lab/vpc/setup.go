@@ -6,6 +6,7 @@ package vpc
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -63,6 +64,30 @@ func (c *Cloud) AddVPC(now time.Time, in VPCSetup) (out VPC, err error) {
 		return CheckTags(out.Tags)
 	})
 	return out, err
+}
+
+// AssociateIPv6 gives the VPC a /56 of Amazon's pool of addresses, for which the lab has those of documentation.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssociateVpcCidrBlock.html (AmazonProvidedIpv6CidrBlock)
+func (c *Cloud) AssociateIPv6(now time.Time, vpcID string) (block netip.Prefix, err error) {
+	err = c.change(now, func(tx *change) error {
+		v, ok := tx.vpcs.newest(vpcID)
+		if !ok {
+			return errVPCNotFound(vpcID)
+		}
+		if v.IPv6.IsValid() { // EC2 allows five
+			return Errorf("CidrLimitExceeded", "The lab's VPC has one IPv6 CIDR block, '%s'.", v.IPv6)
+		}
+		for n := 0; ; n++ {
+			block = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, byte(n >> 8), byte(n)}), 56)
+			if !slices.ContainsFunc(tx.vpcs.all(), func(o VPC) bool { return o.IPv6.Overlaps(block) }) {
+				break
+			}
+		}
+		v.IPv6 = block
+		tx.commit = append(tx.commit, func() { tx.vpcs.put(tx.now, v.ID, v) })
+		return nil
+	})
+	return block, err
 }
 
 // AddSubnet makes a subnet without going through the API. It must lie in its VPC and overlap no other subnet.

@@ -3,7 +3,10 @@
 
 package vpc
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // RemoveSubnet deletes a subnet that nothing is in, without going through the API.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSubnet.html
@@ -51,6 +54,25 @@ func (c *Cloud) RemoveVPC(now time.Time, id string) error {
 			tx.vpcs.remove(tx.now, id)
 			tx.groups.remove(tx.now, defaultGroup(id))
 		})
+		return nil
+	})
+}
+
+// DisassociateIPv6 takes the VPC's IPv6 block away, which no subnet may have a part of.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DisassociateVpcCidrBlock.html
+func (c *Cloud) DisassociateIPv6(now time.Time, vpcID string) error {
+	return c.change(now, func(tx *change) error {
+		v, ok := tx.vpcs.newest(vpcID)
+		if !ok {
+			return errVPCNotFound(vpcID)
+		}
+		for _, s := range tx.subnets.all() {
+			if s.VPCID == vpcID && s.IPv6.IsValid() {
+				return errDependency("vpc", vpcID)
+			}
+		}
+		v.IPv6 = netip.Prefix{}
+		tx.commit = append(tx.commit, func() { tx.vpcs.put(tx.now, v.ID, v) })
 		return nil
 	})
 }
