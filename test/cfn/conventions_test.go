@@ -5,9 +5,13 @@ package cfn
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/multus-vpc/multus-vpc/internal/drain"
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
@@ -53,6 +57,57 @@ func TestParametersAreShownAndHeld(t *testing.T) {
 		}
 		if !strings.HasPrefix(parsed.Description, "multus-vpc ") || len(parsed.Description) > 1024 {
 			t.Errorf("%s: description %q", file, parsed.Description)
+		}
+	}
+}
+
+// describable is what EC2 takes as the description of a security group; of its rules it is a little less.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+var describable = regexp.MustCompile(`^[a-zA-Z0-9. _\-:/()#,@\[\]+=;{}!$*]{1,255}$`)
+
+// TestDescriptionsAreSuchAsEC2Takes: an apostrophe fails a stack while it is made.
+func TestDescriptionsAreSuchAsEC2Takes(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	for file, parsed := range templates(t) {
+		for id, r := range parsed.Resources {
+			if !strings.HasPrefix(r.Type, "AWS::EC2::") {
+				continue
+			}
+			for _, key := range []string{"GroupDescription", "Description"} {
+				text, given := r.Properties[key]
+				if !given {
+					continue
+				}
+				seen++
+				if s := plain(text); !describable.MatchString(s) {
+					t.Errorf("%s: %s: %s %q", file, id, key, s)
+				}
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d descriptions were looked at", seen)
+	}
+}
+
+// TestTemplatesAreASCII: CloudFormation shows anything else as a question mark.
+func TestTemplatesAreASCII(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../cfn/*.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("templates %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n, line := range strings.Split(string(text), "\n") {
+			if strings.ContainsFunc(line, func(r rune) bool { return r > unicode.MaxASCII }) {
+				t.Errorf("%s:%d: %s", filepath.Base(file), n+1, line)
+			}
 		}
 	}
 }

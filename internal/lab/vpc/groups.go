@@ -5,6 +5,7 @@ package vpc
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,12 +27,19 @@ type SecurityGroupSetup struct {
 	Tags        map[string]string
 }
 
+// describable are the characters of a security group's description; an apostrophe is none of them.
+const describable = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789. _-:/()#,@[]+=&;{}!$*"
+
 // AddSecurityGroup makes a security group. A name is unique in its VPC; it may be left out, which EC2 does not allow.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html
 func (c *Cloud) AddSecurityGroup(now time.Time, in SecurityGroupSetup) (out SecurityGroup, err error) {
 	err = c.change(now, func(tx *change) error {
 		if _, ok := tx.vpcs.newest(in.VPCID); !ok {
 			return errVPCNotFound(in.VPCID)
+		}
+		if len(in.Description) > 255 || strings.ContainsFunc(in.Description, func(r rune) bool { return !strings.ContainsRune(describable, r) }) {
+			return InvalidValue("Invalid security group description. Valid descriptions are strings less than 256 characters from the following set: " +
+				" a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*")
 		}
 		for _, g := range tx.groups.all() {
 			if g.VPCID == in.VPCID && g.Name == in.Name && in.Name != "" {
