@@ -71,6 +71,9 @@ func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		log = log.With("requestId", lc.AwsRequestID)
 	}
+	if f.nodes != nil {
+		defer f.nodes.CloseIdle()
+	}
 	event, err := lifecycle.Parse(payload)
 	if err == nil {
 		err = f.handler(log).Handle(ctx, event)

@@ -308,3 +308,50 @@ func TestManyPodsTwiceAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestAKilledDrainIsTakenUpAtAnyPoint: the caller ends before or after each of the calls, and calls again.
+func TestAKilledDrainIsTakenUpAtAnyPoint(t *testing.T) {
+	t.Parallel()
+	for _, action := range []drain.Action{drain.Continue, drain.Force} {
+		for n := 1; ; n++ {
+			var calls int
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, pod("a"), pod("b", takes(time.Minute)), pod("c", stays), pod("d", takes(time.Hour)))
+				ctx, kill := context.WithCancel(t.Context())
+				defer kill()
+				w.before = func(context.Context, string) error {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					if len(w.calls) == n {
+						kill()
+					}
+					return nil
+				}
+				w.evict = func(p cluster.Resident, after time.Duration, _ int) error {
+					if p.Name == "d" && action == drain.Force || after < 20*time.Second {
+						return &cluster.RefusedError{Why: "not yet"}
+					}
+					return nil
+				}
+				config := func(c *drain.Config) { c.OnTimeout, c.Timeout = action, 2*time.Minute }
+				if err := w.flow(config).Drain(ctx, worker, w.began); errors.Is(err, drain.ErrUnfinished) {
+					err = w.flow(config).Drain(t.Context(), worker, w.began)
+					if (err == nil) != (action == drain.Force) {
+						t.Errorf("%s, killed at call %d: %v", action, n, err)
+					}
+				}
+				left := []string{"c"}
+				if action == drain.Continue {
+					left = []string{"c", "d"}
+				}
+				if diff := cmp.Diff(left, w.there()); diff != "" {
+					t.Errorf("%s, killed at call %d: left (-want +got):\n%s", action, n, diff)
+				}
+				calls = len(w.calls)
+			})
+			if n > calls {
+				break
+			}
+		}
+	}
+}

@@ -57,9 +57,10 @@ const (
 const (
 	defaultTimeout  = 10 * time.Minute
 	shortestTimeout = 10 * time.Second
-	// longestTimeout is what one invocation of a Lambda function can wait for, 15 minutes, without what comes after a drain.
+	// longestTimeout is what one invocation of a Lambda function, 15 minutes, can wait for, without the deletions of [Force] and
+	// what comes after a drain.
 	// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-	longestTimeout = 13 * time.Minute
+	longestTimeout = 12 * time.Minute
 )
 
 // Parse reads a configuration from variables, by a lookup that returns "" for what is not set, and reports all that is wrong at once.

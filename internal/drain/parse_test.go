@@ -45,8 +45,8 @@ func TestParse(t *testing.T) {
 		"off":            {change: map[string]string{drain.VarNodes: "false", drain.VarTimeout: "x"}, want: func(c *drain.Config) { *c = drain.Config{} }},
 		"not mentioned":  {change: map[string]string{drain.VarNodes: "", drain.VarClusterCA: ""}, want: func(c *drain.Config) { *c = drain.Config{} }},
 		"neither":        {change: map[string]string{drain.VarNodes: "maybe"}, errs: []string{`DrainNodes: "maybe" is neither true nor false`}},
-		"too long":       {change: map[string]string{drain.VarTimeout: "1h"}, errs: []string{"DrainTimeout: 1h is not between 10s and 13m0s"}},
-		"too short":      {change: map[string]string{drain.VarTimeout: "1s"}, errs: []string{"DrainTimeout: 1s is not between 10s and 13m0s"}},
+		"too long":       {change: map[string]string{drain.VarTimeout: "1h"}, errs: []string{"DrainTimeout: 1h is not between 10s and 12m0s"}},
+		"too short":      {change: map[string]string{drain.VarTimeout: "1s"}, errs: []string{"DrainTimeout: 1s is not between 10s and 12m0s"}},
 		"a plain number": {change: map[string]string{drain.VarTimeout: "600"}, errs: []string{`DrainTimeout: "600" is no duration, such as 90s or 10m`}},
 		"a path":         {change: map[string]string{drain.VarClusterEndpoint: "https://a/b"}, errs: []string{`ClusterEndpoint: "https://a/b" is no URL such as`}},
 		"all at once": {
@@ -97,7 +97,7 @@ func TestParse(t *testing.T) {
 // FuzzParse: what is accepted is within bounds.
 func FuzzParse(f *testing.F) {
 	f.Add("true", "10m", "force", "prod", "https://a", "YWJj")
-	f.Add("yes", "13m", "continue", "p", "https://[::1]:443/", "")
+	f.Add("yes", "12m", "continue", "p", "https://[::1]:443/", "")
 	f.Add("", "", "", "", "", "")
 	f.Fuzz(func(t *testing.T, nodes, timeout, action, name, endpoint, ca string) {
 		given := map[string]string{
@@ -108,7 +108,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !c.Nodes {
 			return
 		}
-		if c.Timeout < 10*time.Second || c.Timeout > 13*time.Minute || c.Cluster.Name == "" || len(c.Cluster.CA) == 0 || !strings.HasPrefix(c.Cluster.Endpoint, "https://") {
+		if c.Timeout < 10*time.Second || c.Timeout > 12*time.Minute || c.Cluster.Name == "" || len(c.Cluster.CA) == 0 || !strings.HasPrefix(c.Cluster.Endpoint, "https://") {
 			t.Errorf("accepted %+v", c)
 		}
 	})

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 
 	"github.com/multus-vpc/multus-vpc/internal/cluster"
@@ -83,6 +84,9 @@ type bearer struct {
 	next  http.RoundTripper
 }
 
+// WrappedRoundTripper lets [net.CloseIdleConnectionsFor] see through it.
+func (b *bearer) WrappedRoundTripper() http.RoundTripper { return b.next }
+
 func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	token, err := b.token(r.Context())
 	if err != nil {
@@ -92,6 +96,10 @@ func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Set("Authorization", "Bearer "+token)
 	return b.next.RoundTrip(r)
 }
+
+// CloseIdle closes the connections that are not in use. One that stays open while its program is frozen, as between two invocations of a
+// function, may have gone meanwhile without a word, and costs the next request its whole time.
+func (c *Client) CloseIdle() { net.CloseIdleConnectionsFor(c.api.Client.Transport) }
 
 // Homes finds the nodes of an instance: one, or none while it has not joined or when it has left. The API has no index of
 // instances, so it reads all nodes, page by page.

@@ -237,3 +237,24 @@ func TestACallEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestIdleConnectionsAreClosed: the next invocation of a function that was frozen finds none.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	var peers []string
+	client, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		peers = append(peers, r.RemoteAddr)
+		fmt.Fprint(w, `{}`)
+	})
+	for i := range 3 {
+		if i == 2 {
+			client.CloseIdle()
+		}
+		if err := client.Cordon(t.Context(), "node-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if peers[0] != peers[1] || peers[1] == peers[2] {
+		t.Errorf("connections from %v", peers)
+	}
+}
