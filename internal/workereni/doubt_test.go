@@ -160,6 +160,42 @@ func TestOneThatCannotGoKeepsNoOther(t *testing.T) {
 	})
 }
 
+// stuck has one ENI that is always just being used.
+type stuck struct {
+	workereni.EC2
+	id eni.ID
+}
+
+func (s stuck) Delete(ctx context.Context, id eni.ID) error {
+	if id == s.id {
+		return fmt.Errorf("delete %s: %w", id, eni.ErrInUse)
+	}
+	return s.EC2.Delete(ctx, id)
+}
+
+// TestOneOrphanThatIsStuckKeepsNoOther: in a sweep, whichever of them EC2 lists first.
+func TestOneOrphanThatIsStuckKeepsNoOther(t *testing.T) {
+	for _, n := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, twoZones)
+			cfg, id := w.config(w.on("n4-a", keeps), w.on("n6-a", keeps)), w.instance("m5.2xlarge", "nodes-a")
+			got := w.mustLaunch(w.flow(cfg), id)
+			if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(id)}); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(2 * time.Hour)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			if _, err := workereni.New(cfg, stuck{w.client(), got[n].ID}, w.log).Sweep(ctx, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			if left := w.enis(); len(left) != 1 || !strings.HasPrefix(left[0], got[n].Tags[workereni.TagSlot]) {
+				t.Errorf("left are %q", left)
+			}
+		})
+	}
+}
+
 // headless is an EC2 that shows new instances without their ENIs at first.
 type headless struct {
 	workereni.EC2

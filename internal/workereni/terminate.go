@@ -67,10 +67,17 @@ func (f *Flow) Sweep(ctx context.Context, age time.Duration) ([]Orphan, error) {
 		case time.Since(launched) < age:
 			o.Kept = fmt.Sprintf("its worker was launched %s ago", time.Since(launched).Round(time.Second))
 		default:
-			o.Err = f.clear(ctx, eni.InstanceID(o.Tags[TagInstance]), func(d eni.Device) bool { return d.ID == o.ID && !d.Attached() }, nil)
+			o.Err = f.free(ctx, o.Device)
 		}
 	}
 	return found, nil
+}
+
+// free deletes one orphan. One that cannot go now must not keep the others.
+func (f *Flow) free(ctx context.Context, o eni.Device) error {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	return f.clear(ctx, eni.InstanceID(o.Tags[TagInstance]), func(d eni.Device) bool { return d.ID == o.ID && !d.Attached() }, nil)
 }
 
 func unique(ids []eni.InstanceID) (out []eni.InstanceID) {
