@@ -46,7 +46,7 @@ func (r *run) weigh(s Step, err error) error {
 	switch unknown := errors.Is(err, eni.ErrNotFound) || errors.Is(err, eni.ErrUnauthorized) && !shown; {
 	case unknown && age >= memoryTime:
 		r.remember(s.Device, func(m *memory) { m.removed = true })
-		r.spent[s.Target.Slot]++
+		r.skip(s.Target.Slot)
 		delete(r.doubted, id)
 		return fmt.Errorf("%s is gone: %w", id, doubtedError{err})
 	case errors.Is(err, eni.ErrNotFound):

@@ -34,6 +34,7 @@ const (
 type Keeper struct {
 	flow   *Flow
 	worker eni.InstanceID
+	used   spent // by Run alone
 	placed chan struct{}
 
 	mu      sync.Mutex
@@ -43,7 +44,7 @@ type Keeper struct {
 
 // NewKeeper makes a keeper for the worker, which does nothing until [Keeper.Run].
 func NewKeeper(f *Flow, worker eni.InstanceID) *Keeper {
-	return &Keeper{flow: f, worker: worker, placed: make(chan struct{}), problem: "not all in place yet"}
+	return &Keeper{flow: f, worker: worker, used: spent{}, placed: make(chan struct{}), problem: "not all in place yet"}
 }
 
 // Run gives the worker its ENIs, and then sweeps now and then until ctx ends. What is in the way is logged, told by [Keeper.Problem], and tried
@@ -105,7 +106,7 @@ func (k *Keeper) place(ctx context.Context) bool {
 func (k *Keeper) try(ctx context.Context) ([]eni.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
-	return k.flow.Launch(ctx, Request{Instance: k.worker})
+	return k.flow.launch(ctx, Request{Instance: k.worker}, k.used)
 }
 
 func (k *Keeper) tell(enis []eni.Device, err error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/lab/front"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
@@ -208,4 +209,51 @@ func TestKeepersSweep(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// TestAKeeperHopesForAPermission: that is told only after ENIs were made. Their tokens are used up, each time another one.
+func TestAKeeperHopesForAPermission(t *testing.T) {
+	for name, restarts := range map[string]bool{"one agent": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, tagged)
+				if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Probability: 1, Kind: front.ErrorBefore, Code: "UnauthorizedOperation"}}); err != nil {
+					t.Fatal(err)
+				}
+				id := w.instance("m5.2xlarge", "nodes-a")
+				cfg := w.byTags("n4", "n6")
+				ctx, cancel := context.WithCancel(t.Context())
+				k := workereni.NewKeeper(w.flow(cfg), id)
+				go k.Run(ctx)
+				time.Sleep(2 * time.Hour)
+				if p := k.Problem(); !strings.Contains(p, "UnauthorizedOperation") {
+					t.Errorf("problem %q", p)
+				}
+				made := w.calls("CreateNetworkInterface", "ok")
+				if made < 10 {
+					t.Errorf("%d ENIs made in vain", made)
+				}
+				if err := w.lab.Front.SetFaults(nil); err != nil {
+					t.Fatal(err)
+				}
+				if restarts {
+					cancel()
+					synctest.Wait()
+					ctx, cancel = context.WithCancel(t.Context())
+					k = workereni.NewKeeper(w.flow(cfg), id)
+					go k.Run(ctx)
+				}
+				began := time.Now()
+				select {
+				case <-k.Placed():
+				case <-time.After(30 * time.Minute): // a pause after what cannot be, and a look for each token
+					t.Errorf("still %q half an hour after the permission was given", k.Problem())
+				}
+				t.Logf("in place %v after the permission was given; %d ENIs had been made in vain", time.Since(began), made)
+				w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies")
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
 }

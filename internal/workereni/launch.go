@@ -32,7 +32,12 @@ const (
 // of this call in reverse order, and those for this worker that an earlier one left unattached. Attached ones of earlier calls are
 // left alone, for the worker may be healthy and the call a repetition under another configuration.
 func (f *Flow) Launch(ctx context.Context, q Request) ([]eni.Device, error) {
-	r := newRun(f, q)
+	return f.launch(ctx, q, spent{})
+}
+
+// launch is [Flow.Launch] by one who knows which tokens are used up, and wants to know it next time.
+func (f *Flow) launch(ctx context.Context, q Request, used spent) ([]eni.Device, error) {
+	r := newRun(f, q, used)
 	err := f.persist(ctx, func() (progress bool, err error) { return r.pass(ctx) })
 	switch {
 	case err == nil:

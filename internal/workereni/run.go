@@ -51,7 +51,7 @@ type run struct {
 	doubted doubts
 	// Tokens: how many have been used up for a slot, and since when the present one is refused: it has made an ENI, by other words
 	// than ours.
-	spent   map[Slot]int
+	spent
 	refused map[Slot]time.Time
 }
 
@@ -63,10 +63,10 @@ type memory struct {
 	setCheck, setEnd           bool // source/destination check, delete-on-termination
 }
 
-func newRun(f *Flow, q Request) *run {
+func newRun(f *Flow, q Request, used spent) *run {
 	return &run{
 		Flow: f, q: q, held: map[eni.SubnetID]Held{}, reservations: map[eni.SubnetID][]eni.Reservation{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
-		known: map[eni.ID]memory{}, doubted: doubts{}, spent: map[Slot]int{}, refused: map[Slot]time.Time{},
+		known: map[eni.ID]memory{}, doubted: doubts{}, spent: used, refused: map[Slot]time.Time{},
 	}
 }
 
@@ -253,7 +253,7 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 	d, err := r.ec2.Create(ctx, n)
 	switch {
 	case err == nil && r.known[d.ID].created: // and not seen since: it was deleted, and EC2 repeats what it answered then
-		r.spent[t.Slot]++
+		r.skip(t.Slot)
 		return fmt.Errorf("%w: %s is gone", errLater, d.ID)
 	case err == nil:
 		delete(r.refused, t.Slot)

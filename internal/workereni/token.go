@@ -18,6 +18,13 @@ func token(owner string, worker eni.InstanceID, s Slot, spent int) string {
 	return "multus-vpc-" + hex.EncodeToString(sum[:16])
 }
 
+// spent says how many tokens have been used up for a slot.
+type spent map[Slot]int
+
+// skip passes over a token that an earlier run has used up. There may be many of these after a run of failures: each takes twice the way of the one
+// before.
+func (s spent) skip(slot Slot) { s[slot] = max(1, 2*s[slot]) }
+
 // next is the first step that can be done. A creation whose token has made an ENI waits for EC2 to show it, and what is not a creation
 // for all of them; when it is not shown for long, it was deleted, and the next token's turn has come.
 func (r *run) next(steps []Step) (next Step, ok bool) {
@@ -32,7 +39,7 @@ func (r *run) next(steps []Step) (next Step, ok bool) {
 			continue
 		case refused:
 			delete(r.refused, s.Target.Slot)
-			r.spent[s.Target.Slot]++
+			r.skip(s.Target.Slot)
 		}
 		return s, true
 	}

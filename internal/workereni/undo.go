@@ -16,6 +16,11 @@ import (
 
 // undo takes away what this run made, the newest first, and what earlier ones left unattached.
 func (r *run) undo(ctx context.Context) error {
+	for _, m := range r.made() {
+		if slot, ok := slotTagged(m.Device); ok {
+			r.spent[slot]++
+		}
+	}
 	goes := func(d eni.Device) bool { return !d.Attached() || r.known[d.ID].created || r.known[d.ID].attached }
 	if err := r.clear(ctx, r.q.Instance, goes, r.made()); err != nil {
 		return fmt.Errorf("undo: %v", err) // not %w: why undoing failed is not why the launch did
