@@ -15,9 +15,6 @@ import (
 // varAnswerHooks is "false" where the hooks are somebody else's: the function then neither answers them nor sends heartbeats.
 const varAnswerHooks = "AnswerHooks"
 
-// vars are the variables of this door; the others are [workereni.Vars] and [drain.Vars].
-func vars() []string { return []string{varAnswerHooks} }
-
 // settings are what the function's environment says. With an error nothing can be done for a worker; hooks are answered all the same.
 type settings struct {
 	workers     workereni.Config

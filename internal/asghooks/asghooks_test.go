@@ -49,9 +49,9 @@ func newGround(t *testing.T) *ground {
 		if e.DetailType != "EC2 Instance-launch Lifecycle Action" {
 			return
 		}
-		text, err := e.JSON()
-		if err != nil {
-			t.Fatal(err)
+		text, encodeErr := e.JSON()
+		if encodeErr != nil {
+			t.Fatal(encodeErr)
 		}
 		event, err := lifecycle.Parse(text)
 		if err != nil {

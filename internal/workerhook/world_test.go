@@ -110,7 +110,7 @@ func (w *world) deploy(maxSize int) {
 	_, templateErr := w.lab.Cloud.CreateLaunchTemplate(time.Now(), vpc.CreateLaunchTemplateInput{
 		Name: "w", Data: vpc.LaunchTemplateData{InstanceType: "m5.2xlarge", ImageID: "ami-1"},
 	})
-	if err := errors.Join(err, templateErr,
+	if err = errors.Join(err, templateErr,
 		w.lab.Functions.Create(lambda.Function{Name: "f", Timeout: 15 * time.Minute, Handler: w.invoke}),
 		w.lab.Events.PutRule(events.Rule{Name: "hooks", Pattern: &pattern, Targets: target}),
 		w.lab.Events.PutRule(events.Rule{Name: "sweep", Every: time.Hour, Targets: target}),

@@ -80,8 +80,8 @@ func newGround(t *testing.T, yaml string, variables map[string]string, change ..
 	}
 	g := &ground{t: t, Running: r, began: time.Now()}
 	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
+		if closeErr := r.Close(); closeErr != nil {
+			t.Error(closeErr)
 		}
 	})
 	env := map[string]string{

@@ -106,9 +106,9 @@ func TestEC2AsksTheRole(t *testing.T) {
 	if _, err := a.ec2.DescribeSubnets(ctx, nil); err != nil {
 		t.Errorf("DescribeSubnets: %v", err)
 	}
-	_, err := a.ec2.DescribeVpcs(ctx, nil)
-	if code(err) != denied || !strings.Contains(err.Error(), "assumed-role/r/f is not authorized to perform: ec2:DescribeVpcs on resource: *") {
-		t.Errorf("DescribeVpcs: %v", err)
+	_, refused := a.ec2.DescribeVpcs(ctx, nil)
+	if code(refused) != denied || !strings.Contains(refused.Error(), "assumed-role/r/f is not authorized to perform: ec2:DescribeVpcs on resource: *") {
+		t.Errorf("DescribeVpcs: %v", refused)
 	}
 	subnet := aws.String(a.Subnets["primary"])
 	for name, tc := range map[string]struct {

@@ -41,14 +41,14 @@ func (c *Cluster) serveReviews(ctx context.Context, authenticate func(string) (U
 			} `json:"spec,omitzero"`
 			Status status `json:"status"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+		if decodeErr := json.NewDecoder(r.Body).Decode(&review); decodeErr != nil {
+			http.Error(w, decodeErr.Error(), http.StatusBadRequest)
 			return
 		}
-		user, err := authenticate(review.Spec.Token)
-		review.Spec.Token, review.Status = "", status{Authenticated: err == nil, User: user}
-		if err != nil {
-			review.Status.Error = err.Error()
+		user, denial := authenticate(review.Spec.Token)
+		review.Spec.Token, review.Status = "", status{Authenticated: denial == nil, User: user}
+		if denial != nil {
+			review.Status.Error = denial.Error()
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(review) // the API server has gone

@@ -49,10 +49,10 @@ func TestAPackageIsUnpacked(t *testing.T) {
 	}
 	for name, mode := range map[string]fs.FileMode{"bootstrap": 0o755, "data/x.txt": 0o644} {
 		path := filepath.Join(filepath.Dir(program), name)
-		content, err := os.ReadFile(path)
+		content, readErr := os.ReadFile(path)
 		info, statErr := os.Stat(path)
-		if err != nil || statErr != nil || string(content) != "content of "+name || info.Mode() != mode {
-			t.Errorf("%s: %q, %v, %v, %v", name, content, info, err, statErr)
+		if readErr != nil || statErr != nil || string(content) != "content of "+name || info.Mode() != mode {
+			t.Errorf("%s: %q, %v, %v, %v", name, content, info, readErr, statErr)
 		}
 	}
 	other, err := b.Program("b", "f.zip")

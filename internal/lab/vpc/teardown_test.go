@@ -88,7 +88,7 @@ func TestAnIPv6BlockComesAndGoes(t *testing.T) {
 		if failure, ok := errors.AsType[*APIError](c.DisassociateIPv6(now, v.ID)); !ok || failure.Code != "DependencyViolation" {
 			t.Errorf("the block of a subnet is gone: %v", failure)
 		}
-		if err := errors.Join(c.RemoveSubnet(now, s.ID), c.DisassociateIPv6(now, v.ID)); err != nil {
+		if err = errors.Join(c.RemoveSubnet(now, s.ID), c.DisassociateIPv6(now, v.ID)); err != nil {
 			t.Error(err)
 		}
 		if v, _ = c.View(now).VPC(v.ID); v.IPv6.IsValid() {
