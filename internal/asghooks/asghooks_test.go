@@ -53,9 +53,9 @@ func newGround(t *testing.T) *ground {
 		if encodeErr != nil {
 			t.Fatal(encodeErr)
 		}
-		event, err := lifecycle.Parse(text)
-		if err != nil {
-			t.Fatal(err)
+		event, parseErr := lifecycle.Parse(text)
+		if parseErr != nil {
+			t.Fatal(parseErr)
 		}
 		g.action = *event.Action
 	}})

@@ -112,6 +112,37 @@ func TestTemplatesAreASCII(t *testing.T) {
 	}
 }
 
+// updatePolicies are the keys of a group's update policy, which no resource schema has.
+// https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-updatepolicy.html
+var updatePolicies = map[string][]string{
+	"AutoScalingRollingUpdate": {
+		"MaxBatchSize", "MinActiveInstancesPercent", "MinInstancesInService", "MinSuccessfulInstancesPercent", "PauseTime", "SuspendProcesses",
+		"WaitOnResourceSignals",
+	},
+	"AutoScalingScheduledAction": {"IgnoreUnmodifiedGroupSizeProperties"},
+}
+
+func TestUpdatePoliciesAreThoseOfCloudFormation(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	for file, parsed := range templates(t) {
+		for id, r := range parsed.Resources {
+			policy, _ := r.Policies["UpdatePolicy"].(map[string]any)
+			for name, v := range policy {
+				settings, _ := v.(map[string]any)
+				for key := range settings {
+					if seen++; !slices.Contains(updatePolicies[name], key) {
+						t.Errorf("%s: %s: UpdatePolicy has no %s.%s", file, id, name, key)
+					}
+				}
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("only %d keys were looked at", seen)
+	}
+}
+
 // TestWorkersRequireIMDSv2 looks at every launch template.
 func TestWorkersRequireIMDSv2(t *testing.T) {
 	t.Parallel()
