@@ -27,32 +27,7 @@ func (c *Cluster) serveReviews(ctx context.Context, authenticate func(string) (U
 	if err != nil {
 		return "", err
 	}
-	c.webhook = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		type status struct {
-			Authenticated bool   `json:"authenticated"`
-			User          User   `json:"user"`
-			Error         string `json:"error,omitempty"`
-		}
-		var review struct {
-			APIVersion string `json:"apiVersion"`
-			Kind       string `json:"kind"`
-			Spec       struct {
-				Token string `json:"token"`
-			} `json:"spec,omitzero"`
-			Status status `json:"status"`
-		}
-		if decodeErr := json.NewDecoder(r.Body).Decode(&review); decodeErr != nil {
-			http.Error(w, decodeErr.Error(), http.StatusBadRequest)
-			return
-		}
-		user, denial := authenticate(review.Spec.Token)
-		review.Spec.Token, review.Status = "", status{Authenticated: denial == nil, User: user}
-		if denial != nil {
-			review.Status.Error = denial.Error()
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(review) // the API server has gone
-	})}
+	c.webhook = &http.Server{Handler: reviewer(authenticate), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = c.webhook.Serve(listener) }() // until Close
 	file := filepath.Join(c.dir, "webhook.kubeconfig")
 	type object = map[string]any
@@ -65,4 +40,34 @@ func (c *Cluster) serveReviews(ctx context.Context, authenticate func(string) (U
 		return "", err
 	}
 	return file, os.WriteFile(file, config, 0o600)
+}
+
+// reviewer answers one question.
+func reviewer(authenticate func(string) (User, error)) http.HandlerFunc {
+	type status struct {
+		Authenticated bool   `json:"authenticated"`
+		User          User   `json:"user"`
+		Error         string `json:"error,omitempty"`
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var review struct {
+			APIVersion string `json:"apiVersion"`
+			Kind       string `json:"kind"`
+			Spec       struct {
+				Token string `json:"token,omitempty"`
+			} `json:"spec"`
+			Status status `json:"status"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		user, err := authenticate(review.Spec.Token)
+		review.Spec.Token, review.Status = "", status{Authenticated: err == nil, User: user}
+		if err != nil {
+			review.Status.Error = err.Error()
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(review) // the API server has gone
+	}
 }
