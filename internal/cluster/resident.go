@@ -12,7 +12,9 @@ import (
 // Home is a node as who empties it sees it.
 type Home struct {
 	Name          string
-	Unschedulable bool // no new pods are placed on it
+	Version       string    // of its object, by which a change is of what was read
+	Unschedulable bool      // no new pods are placed on it
+	Cordoned      time.Time // when what we made it unschedulable for happened; zero when it was not us
 }
 
 // Resident is a pod as who empties its node sees it.

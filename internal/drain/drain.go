@@ -8,7 +8,7 @@
 // It promises to come back: at the configured time, counted from when the instance began to end and not from the call, or when the
 // caller's time is up. An API server that is away, a budget that never allows it, a kubelet that does not answer cannot hold an
 // instance for longer. Calling it again goes on from there, and calling it twice at once does no harm. Pods that DaemonSets keep and
-// pods of the kubelet's own files stay, as do those that have ended. It never lets pods back onto the node: the instance ends.
+// pods of the kubelet's own files stay, as do those that have ended. It lets pods back onto a node only when its instance comes out of a warm pool.
 package drain
 
 import (
@@ -29,8 +29,10 @@ import (
 type Kubernetes interface {
 	// Homes finds the nodes of an instance.
 	Homes(ctx context.Context, instance eni.InstanceID) ([]cluster.Home, error)
-	// Cordon keeps new pods away from a node.
-	Cordon(ctx context.Context, node string) error
+	// Cordon keeps new pods away from a node, and notes when what it is for happened.
+	Cordon(ctx context.Context, node string, since time.Time) error
+	// Uncordon lets them back, unless the node has changed since it was read.
+	Uncordon(ctx context.Context, h cluster.Home) error
 	// Residents lists the pods of a node; one that is not fresh may be seconds old.
 	Residents(ctx context.Context, node string, fresh bool) ([]cluster.Resident, error)
 	// Evict begins a pod's end, unless a [*cluster.RefusedError] says that it may not be now.
@@ -59,6 +61,8 @@ const (
 	// forceGrace is the most that a pod may take to end when its time was up, and forceTime how long that is watched.
 	forceGrace = 30 * time.Second
 	forceTime  = forceGrace + 15*time.Second
+	// returnTime is how long a worker that comes out of a warm pool waits for the API.
+	returnTime = 2 * time.Minute
 	// atOnce is how many evictions are asked for at the same time.
 	atOnce = 10
 )
@@ -113,12 +117,11 @@ func (f *Flow) Drain(ctx context.Context, instance eni.InstanceID, since time.Ti
 	if since.IsZero() {
 		since = time.Now()
 	}
-	r := &run{Flow: f, instance: instance, log: f.log.With("instance", instance), pods: map[string]*progress{}}
-	deadline := since.Add(f.cfg.Timeout)
-	err := r.until(ctx, deadline, r.empty)
+	r := f.run(instance, since)
+	err := r.until(ctx, since, f.cfg.Timeout, r.empty)
 	if err != nil && ctx.Err() == nil && f.cfg.OnTimeout == Force && !errors.Is(err, cluster.ErrDenied) {
 		r.log.Warn("the drain takes too long: the pods that remain are deleted", "reason", err.Error())
-		err = r.until(ctx, deadline.Add(forceTime), r.clear)
+		err = r.until(ctx, since, f.cfg.Timeout+forceTime, r.clear)
 	}
 	if err == nil {
 		r.log.Info("node drained", "nodes", r.nodes, "evicted", r.evicted, "deleted", r.deleted, "after", time.Since(since).Round(time.Second).String())
@@ -130,6 +133,16 @@ func (f *Flow) Drain(ctx context.Context, instance eni.InstanceID, since time.Ti
 	failure := &Error{Err: fmt.Errorf("drain the node of %s: %w", instance, err), Left: r.left()}
 	r.log.Warn("node not drained", "nodes", r.nodes, "evicted", r.evicted, "deleted", r.deleted, "error", failure.Error())
 	return failure
+}
+
+// Return lets pods back onto the nodes of an instance that was drained, lived on in a warm pool, and came back at the given time. What
+// others cordoned, or we for something later, stays as it is. It tries for two minutes, and returns at once when there is nothing to do.
+func (f *Flow) Return(ctx context.Context, instance eni.InstanceID, since time.Time) error {
+	r := f.run(instance, since)
+	if err := r.until(ctx, time.Now(), returnTime, r.uncordon); err != nil {
+		return fmt.Errorf("uncordon the node of %s: %w", instance, err)
+	}
+	return nil
 }
 
 // left are the pods that the last look showed.

@@ -87,7 +87,7 @@ func TestDrain(t *testing.T) {
 				}
 			},
 			after: 10 * time.Minute, there: []string{"a", "b"},
-			err: "drain the node of i-0123456789abcdef0: not done in 10m0s: pods are on the node: 2: " +
+			err: "drain the node of i-0123456789abcdef0: not done in 10m0s: not yet: 2 pods are on the node: " +
 				"core/a (The disruption budget upf needs 2 healthy pods and has 2 currently), core/b (has not ended yet)",
 		},
 		"the API is away for ever":     {pods: []cluster.Resident{pod("a")}, world: failing("", time.Hour, errAway), after: 10 * time.Minute, err: "not done in 10m0s: connection refused", there: []string{"a"}},
@@ -354,4 +354,92 @@ func TestAKilledDrainIsTakenUpAtAnyPoint(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAWorkerComesBackFromTheWarmPool: what we cordoned for the way in is undone on the way out, and nothing else.
+func TestAWorkerComesBackFromTheWarmPool(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		home  cluster.Home
+		drain time.Duration // when it was drained; 0 for not
+		back  time.Duration // when it came back
+		world func(*world)
+		calls []string
+		took  time.Duration
+		err   string
+		open  bool
+	}{
+		"drained before":        {drain: time.Minute, back: time.Hour, calls: []string{"uncordon node-1"}, open: true},
+		"an old event":          {drain: time.Hour, back: time.Minute},
+		"somebody's own cordon": {home: cluster.Home{Unschedulable: true}, drain: time.Minute, back: time.Hour},
+		"never drained":         {back: time.Hour, open: true},
+		"the node has changed": {drain: time.Minute, back: time.Hour, calls: []string{"uncordon node-1", "uncordon node-1"}, took: 2 * time.Second, open: true, world: func(w *world) {
+			w.before = func(_ context.Context, call string) error {
+				if call == "uncordon node-1" && w.homes[0].Version == "" {
+					w.homes[0].Version = "2"
+				}
+				return nil
+			}
+		}},
+		"the API is away": {drain: time.Minute, back: time.Hour, took: 2 * time.Minute, err: "uncordon the node of i-0123456789abcdef0: not done in 2m0s: connection refused", world: func(w *world) {
+			w.before = func(context.Context, string) error { return errAway }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				tc.home.Name = node
+				w.homes = []cluster.Home{tc.home}
+				if tc.drain != 0 {
+					time.Sleep(tc.drain)
+					if err := w.flow().Drain(t.Context(), worker, w.began.Add(tc.drain)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(tc.back)
+				if tc.world != nil {
+					tc.world(w)
+				}
+				began := time.Now()
+				err := w.flow().Return(t.Context(), worker, w.began.Add(tc.back))
+				if (err == nil) != (tc.err == "") || err != nil && err.Error() != tc.err || time.Since(began) != tc.took {
+					t.Errorf("%v after %s", err, time.Since(began))
+				}
+				var calls []string
+				for _, c := range w.happened("uncordon") {
+					_, call, _ := strings.Cut(c, " ")
+					calls = append(calls, call)
+				}
+				if diff := cmp.Diff(tc.calls, calls); diff != "" {
+					t.Errorf("calls (-want +got):\n%s", diff)
+				}
+				if w.homes[0].Unschedulable == tc.open {
+					t.Errorf("the node is %+v", w.homes[0])
+				}
+			})
+		})
+	}
+}
+
+// TestALaterDrainIsNotUndoneByTheReturnBefore: the worker was in the pool, came back, and now ends; the event of its return is
+// delivered once more.
+func TestALaterDrainIsNotUndoneByTheReturnBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		at := func(minute int) time.Time { return w.began.Add(time.Duration(minute) * time.Minute) }
+		for _, step := range []error{
+			w.flow().Drain(t.Context(), worker, at(1)), // its return at minute 2 has not been handled
+			w.flow().Drain(t.Context(), worker, at(3)),
+			w.flow().Return(t.Context(), worker, at(2)),
+		} {
+			if step != nil {
+				t.Fatal(step)
+			}
+		}
+		if h := w.homes[0]; !h.Unschedulable || !h.Cordoned.Equal(at(3)) {
+			t.Errorf("the node is %+v", h)
+		}
+	})
 }

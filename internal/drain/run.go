@@ -15,10 +15,11 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
 
-// run is one call of [Flow.Drain].
+// run is one call of [Flow.Drain] or [Flow.Return].
 type run struct {
 	*Flow
 	instance eni.InstanceID
+	since    time.Time
 	log      *slog.Logger
 
 	nodes            []string // those of the instance
@@ -28,6 +29,10 @@ type run struct {
 	fresh bool                 // the next look has to be what is true now
 	last  []cluster.Resident   // what was there at the last look and should go
 	pods  map[string]*progress // by UID
+}
+
+func (f *Flow) run(instance eni.InstanceID, since time.Time) *run {
+	return &run{Flow: f, instance: instance, since: since, log: f.log.With("instance", instance), pods: map[string]*progress{}}
 }
 
 // progress is what is known of one pod.
@@ -40,13 +45,12 @@ type progress struct {
 }
 
 // errLater is a step that has to come again.
-var errLater = errors.New("pods are on the node")
+var errLater = errors.New("not yet")
 
-// until takes a step again and again until it succeeds, the deadline has come, access is denied for too long, or ctx ends. The error
-// is what was in the way at last.
-func (r *run) until(ctx context.Context, deadline time.Time, step func(context.Context) error) error {
-	tooLate := fmt.Errorf("not done in %s", r.cfg.Timeout)
-	ctx, cancel := context.WithDeadlineCause(ctx, deadline, tooLate)
+// until takes a step again and again until it succeeds, the limit since a time is over, access is denied for too long, or ctx ends. The
+// error is what was in the way at last.
+func (r *run) until(ctx context.Context, since time.Time, limit time.Duration, step func(context.Context) error) error {
+	ctx, cancel := context.WithDeadlineCause(ctx, since.Add(limit), fmt.Errorf("not done in %s", limit))
 	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -107,7 +111,7 @@ func (r *run) empty(ctx context.Context) error {
 	for i, p := range due {
 		r.note(ctx, p, errs[i])
 	}
-	return fmt.Errorf("%w: %d", errLater, len(pods))
+	return fmt.Errorf("%w: %d pods are on the node", errLater, len(pods))
 }
 
 // note keeps what came of an eviction.
@@ -152,8 +156,9 @@ func (r *run) find(ctx context.Context) error {
 	}
 	var nodes []string
 	for _, h := range homes {
-		if !h.Unschedulable {
-			err = r.api.Cordon(ctx, h.Name)
+		// A cordon of ours for something earlier is renewed, so that the return from there does not undo it.
+		if !h.Unschedulable || !h.Cordoned.IsZero() && h.Cordoned.Before(r.since) {
+			err = r.api.Cordon(ctx, h.Name, r.since)
 			if errors.Is(err, cluster.ErrGone) {
 				continue
 			}
@@ -165,6 +170,27 @@ func (r *run) find(ctx context.Context) error {
 		nodes = append(nodes, h.Name)
 	}
 	r.nodes, r.found = nodes, true
+	return nil
+}
+
+// uncordon undoes what find did for an earlier event.
+func (r *run) uncordon(ctx context.Context) error {
+	homes, err := r.api.Homes(ctx, r.instance)
+	if err != nil {
+		return err
+	}
+	for _, h := range homes {
+		if h.Cordoned.IsZero() || !h.Cordoned.Before(r.since) {
+			continue
+		}
+		if err = r.api.Uncordon(ctx, h); errors.Is(err, cluster.ErrGone) {
+			return fmt.Errorf("%w: %w", errLater, err) // it has changed
+		}
+		if err != nil {
+			return err
+		}
+		r.log.Info("node uncordoned", "node", h.Name)
+	}
 	return nil
 }
 
@@ -244,7 +270,7 @@ func (r *run) clear(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	return fmt.Errorf("%w: %d", errLater, len(pods))
+	return fmt.Errorf("%w: %d pods are on the node", errLater, len(pods))
 }
 
 func (r *run) of(p cluster.Resident) *progress {

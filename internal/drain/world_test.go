@@ -88,7 +88,22 @@ func (w *world) Homes(ctx context.Context, instance eni.InstanceID) ([]cluster.H
 	return slices.Clone(w.homes), nil
 }
 
-func (w *world) Cordon(ctx context.Context, name string) error {
+func (w *world) Uncordon(ctx context.Context, h cluster.Home) error {
+	if err := w.call(ctx, "uncordon "+h.Name); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, is := range w.homes {
+		if is.Name == h.Name && is == h {
+			w.homes[i] = cluster.Home{Name: h.Name}
+			return nil
+		}
+	}
+	return cluster.ErrGone
+}
+
+func (w *world) Cordon(ctx context.Context, name string, since time.Time) error {
 	if err := w.call(ctx, "cordon "+name); err != nil {
 		return err
 	}
@@ -96,7 +111,7 @@ func (w *world) Cordon(ctx context.Context, name string) error {
 	defer w.mu.Unlock()
 	for i, h := range w.homes {
 		if h.Name == name {
-			w.homes[i].Unschedulable = true
+			w.homes[i].Unschedulable, w.homes[i].Cordoned = true, since
 			return nil
 		}
 	}

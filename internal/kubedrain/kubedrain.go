@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Package kubedrain is the hand in the Kubernetes API of who empties a node: it finds the node of an instance, marks it, lists its
-// pods and asks for their end. The Lambda function of the lifecycle hook uses it. Each method is one question, asked once and bounded
+// Package kubedrain is the hand in the Kubernetes API of who empties a node: it finds the node of an instance, cordons it and
+// undoes that, lists its pods and asks for their end. The Lambda function of the lifecycle hook uses it. Each method is one question, asked once and bounded
 // in time; what is to be asked again, and when, is its caller's affair. It decides nothing.
 //
 // Needed of RBAC: list on nodes and pods, patch on nodes, create on pods/eviction, and delete on pods for [Client.Delete].
@@ -106,7 +106,7 @@ func (c *Client) CloseIdle() { net.CloseIdleConnectionsFor(c.api.Client.Transpor
 func (c *Client) Homes(ctx context.Context, instance eni.InstanceID) (homes []cluster.Home, err error) {
 	err = list(ctx, func() *rest.Request { return c.api.Get().Resource("nodes").Param("limit", pageSize) }, func(n node) {
 		if cluster.InstanceOf(n.Spec.ProviderID) == instance {
-			homes = append(homes, cluster.Home{Name: n.Metadata.Name, Unschedulable: n.Spec.Unschedulable})
+			homes = append(homes, n.home())
 		}
 	})
 	if err != nil {
@@ -115,11 +115,20 @@ func (c *Client) Homes(ctx context.Context, instance eni.InstanceID) (homes []cl
 	return homes, nil
 }
 
-// Cordon keeps new pods away from a node. The error matches [cluster.ErrGone] when there is no such node.
-func (c *Client) Cordon(ctx context.Context, node string) error {
-	patch := []byte(`{"spec":{"unschedulable":true}}`)
+// Cordon keeps new pods away from a node, and notes since when on it. The error matches [cluster.ErrGone] when there is no such node.
+func (c *Client) Cordon(ctx context.Context, node string, since time.Time) error {
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, annotationCordoned, since.UTC().Format(time.RFC3339Nano))
 	if err := c.api.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).MaxRetries(0).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("cordon node %s: %w", node, translate(err))
+	}
+	return nil
+}
+
+// Uncordon lets pods back onto a node, unless it has changed since it was read.
+func (c *Client) Uncordon(ctx context.Context, h cluster.Home) error {
+	patch := fmt.Appendf(nil, `{"metadata":{"resourceVersion":%q,"annotations":{%q:null}},"spec":{"unschedulable":null}}`, h.Version, annotationCordoned)
+	if err := c.api.Patch(types.MergePatchType).Resource("nodes").Name(h.Name).Body(patch).MaxRetries(0).Do(ctx).Error(); err != nil {
+		return fmt.Errorf("uncordon node %s: %w", h.Name, translate(err))
 	}
 	return nil
 }

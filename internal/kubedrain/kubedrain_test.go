@@ -63,10 +63,10 @@ func TestHomesReadsAllPages(t *testing.T) {
 			fmt.Fprint(w, `{"metadata":{"continue":"more"},"items":[{"metadata":{"name":"a"},"spec":{"providerID":"aws:///us-west-2a/i-1"}},{"metadata":{"name":"joins"}}]}`)
 			return
 		}
-		fmt.Fprint(w, `{"metadata":{},"items":[{"metadata":{"name":"b"},"spec":{"providerID":"aws:///us-west-2a/i-2","unschedulable":true}},{"metadata":{"name":"c"},"spec":{"providerID":"aws:///us-west-2b/i-22"}}]}`)
+		fmt.Fprint(w, `{"metadata":{},"items":[{"metadata":{"name":"b","resourceVersion":"7","annotations":{"multus-vpc.io/cordoned":"2026-11-22T10:00:00Z"}},"spec":{"providerID":"aws:///us-west-2a/i-2","unschedulable":true}},{"metadata":{"name":"c"},"spec":{"providerID":"aws:///us-west-2b/i-22"}}]}`)
 	})
 	homes, err := client.Homes(t.Context(), "i-2")
-	if diff := cmp.Diff([]cluster.Home{{Name: "b", Unschedulable: true}}, homes); diff != "" || err != nil {
+	if diff := cmp.Diff([]cluster.Home{{Name: "b", Version: "7", Unschedulable: true, Cordoned: when}}, homes); diff != "" || err != nil {
 		t.Errorf("%v %s", err, diff)
 	}
 	if diff := cmp.Diff([]string{"GET /api/v1/nodes?limit=500", "GET /api/v1/nodes?continue=more&limit=500"}, *requests); diff != "" {
@@ -181,17 +181,24 @@ func TestChangesAreAskedForOnce(t *testing.T) {
 	}
 }
 
-func TestCordonAndDelete(t *testing.T) {
+// when something happened.
+var when = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+
+func TestChangesAreSmall(t *testing.T) {
 	t.Parallel()
 	client, requests := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
-	if err := client.Cordon(t.Context(), "node-1"); err != nil {
+	if err := client.Cordon(t.Context(), "node-1", when); err != nil {
+		t.Error(err)
+	}
+	if err := client.Uncordon(t.Context(), cluster.Home{Name: "node-1", Version: "7"}); err != nil {
 		t.Error(err)
 	}
 	if err := client.Delete(t.Context(), cluster.Resident{Namespace: "core", Name: "upf-0", UID: "1"}, 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	want := []string{
-		`PATCH /api/v1/nodes/node-1 {"spec":{"unschedulable":true}}`,
+		`PATCH /api/v1/nodes/node-1 {"metadata":{"annotations":{"multus-vpc.io/cordoned":"2026-11-22T10:00:00Z"}},"spec":{"unschedulable":true}}`,
+		`PATCH /api/v1/nodes/node-1 {"metadata":{"resourceVersion":"7","annotations":{"multus-vpc.io/cordoned":null}},"spec":{"unschedulable":null}}`,
 		`DELETE /api/v1/namespaces/core/pods/upf-0 {"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":30,"preconditions":{"uid":"1"}}`,
 	}
 	if diff := cmp.Diff(want, *requests); diff != "" {
@@ -205,7 +212,7 @@ func TestNamesAreNoPaths(t *testing.T) {
 	client, requests := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
 	for _, name := range []string{"", "..", "a/b"} {
 		p := cluster.Resident{Namespace: "core", Name: name}
-		if client.Cordon(t.Context(), name) == nil || client.Evict(t.Context(), p) == nil || client.Delete(t.Context(), p, 0) == nil {
+		if client.Cordon(t.Context(), name, when) == nil || client.Evict(t.Context(), p) == nil || client.Delete(t.Context(), p, 0) == nil {
 			t.Errorf("%q is a name", name)
 		}
 	}
@@ -233,7 +240,7 @@ func TestACallEndsWithItsContext(t *testing.T) {
 		cancel()
 		<-r.Context().Done()
 	})
-	if err := client.Cordon(ctx, "node-1"); !errors.Is(err, context.Canceled) {
+	if err := client.Cordon(ctx, "node-1", when); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -250,7 +257,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		if i == 2 {
 			client.CloseIdle()
 		}
-		if err := client.Cordon(t.Context(), "node-1"); err != nil {
+		if err := client.Cordon(t.Context(), "node-1", when); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,6 +25,7 @@ type metadata struct {
 	Name        string            `json:"name"`
 	Namespace   string            `json:"namespace,omitempty"`
 	UID         string            `json:"uid,omitempty"`
+	Version     string            `json:"resourceVersion,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Owners      []owner           `json:"ownerReferences,omitempty"`
 	Deleted     *metav1.Time      `json:"deletionTimestamp,omitempty"`
@@ -52,6 +53,17 @@ type pod struct {
 	Status struct {
 		Phase string `json:"phase"`
 	} `json:"status"`
+}
+
+// annotationCordoned is ours on the nodes that we made unschedulable: other people's cordons are theirs to undo.
+const annotationCordoned = "multus-vpc.io/cordoned"
+
+func (n node) home() cluster.Home {
+	h := cluster.Home{Name: n.Metadata.Name, Version: n.Metadata.Version, Unschedulable: n.Spec.Unschedulable}
+	if at, err := time.Parse(time.RFC3339Nano, n.Metadata.Annotations[annotationCordoned]); err == nil && n.Spec.Unschedulable {
+		h.Cordoned = at
+	}
+	return h
 }
 
 // annotationMirror is the kubelet's on the pods that it runs from files.
@@ -129,7 +141,7 @@ func list[T any](ctx context.Context, request func() *rest.Request, each func(T)
 // translate makes our sentinels of the API's errors, which stay in the chain.
 func translate(err error) error {
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // the UID is another one's
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // it is another one now, or has changed
 		return fmt.Errorf("%w: %w", cluster.ErrGone, err)
 	case apierrors.IsUnauthorized(err), apierrors.IsForbidden(err):
 		return fmt.Errorf("%w: %w", cluster.ErrDenied, err)

@@ -36,6 +36,7 @@ type stage struct {
 	sweepErr  error
 	refusals  []error // of Complete, one after the other
 	beatErr   error
+	returnErr error
 
 	mu     sync.Mutex
 	open   bool               // somebody waits for an answer
@@ -81,6 +82,11 @@ func (s *stage) Sweep(_ context.Context, age time.Duration) ([]workereni.Orphan,
 func (s *stage) Drain(ctx context.Context, worker eni.InstanceID, since time.Time) error {
 	s.work(fmt.Sprintf("drain %s since %s", worker, since.UTC().Format(time.TimeOnly)))
 	return s.drain(ctx)
+}
+
+func (s *stage) Return(_ context.Context, worker eni.InstanceID, since time.Time) error {
+	s.work(fmt.Sprintf("return %s since %s", worker, since.UTC().Format(time.TimeOnly)))
+	return s.returnErr
 }
 
 // waiting is whether the token's wait goes on. s.mu is held.

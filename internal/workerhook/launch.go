@@ -6,23 +6,30 @@ package workerhook
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
-// launch gives a worker its ENIs. The way out of a warm pool is the same: it finds them in place.
-func (a action) launch(ctx context.Context) error {
+// launch gives a worker its ENIs. The way out of a warm pool is the same: it finds them in place, and lets pods back.
+func (a action) launch(ctx context.Context, since time.Time) error {
 	work, cancel := shorter(ctx, answerTime)
 	defer cancel()
 	stop := a.beat(ctx)
 	devices, err := a.workers.Launch(work, workereni.Request{Instance: a.Instance, Group: a.Group})
+	var more []any
+	if err == nil && a.drainer != nil && a.Origin == lifecycle.WarmPool && a.Destination != lifecycle.WarmPool {
+		if failed := a.drainer.Return(work, a.Instance, since); failed != nil {
+			more = []any{"error", failed}
+		}
+	}
 	stop()
 	impossible, _ := errors.AsType[*workereni.ImpossibleError](err)
 	switch {
 	case err == nil:
-		return a.answer(ctx, lifecycle.Continue, "enis", ids(devices))
+		return a.answer(ctx, lifecycle.Continue, append(more, "enis", ids(devices))...)
 	case errors.Is(err, workereni.ErrGone):
 		// Auto Scaling sees that by itself. The event may as well be older than the end of the instance.
 		a.log.Info("worker is gone", "result", resultNone, "error", err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -190,6 +191,46 @@ func TestAMisconfiguredFunctionAbandonsWithReasons(t *testing.T) {
 			if _, err := s.handle(h, lifecycle.Event{}, quarter); !errors.Is(err, wrong) {
 				t.Errorf("swept: %v", err)
 			}
+		})
+	}
+}
+
+// TestAWorkerOutOfTheWarmPoolTakesPodsBack, once it has its ENIs; whether it could does not keep it from going into service.
+func TestAWorkerOutOfTheWarmPoolTakesPodsBack(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		from, to lifecycle.Place
+		err      error
+		returns  bool
+	}{
+		"out of the pool":            {lifecycle.WarmPool, lifecycle.Group, nil, true},
+		"out of the pool, no answer": {lifecycle.WarmPool, lifecycle.Group, errors.New("the API is away"), true},
+		"into the pool":              {lifecycle.EC2, lifecycle.WarmPool, nil, false},
+		"new":                        {lifecycle.EC2, lifecycle.Group, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				s.launch, s.returnErr = func(context.Context) ([]eni.Device, error) { return nil, nil }, tc.err
+				e := event(lifecycle.Launching)
+				e.Action.Origin, e.Action.Destination = tc.from, tc.to
+				if _, err := s.handle(s.handler(), e, quarter); err != nil {
+					t.Error(err)
+				}
+				var steps []string
+				for _, step := range s.steps {
+					verb, _, _ := strings.Cut(step, " ")
+					steps = append(steps, verb)
+				}
+				want := []string{"launch", "answer"}
+				if tc.returns {
+					want = []string{"launch", "return", "answer"}
+				}
+				if !slices.Equal(steps, want) || !slices.Equal(s.answer, []lifecycle.Result{lifecycle.Continue}) {
+					t.Errorf("steps %q, answers %q", steps, s.answer)
+				}
+			})
 		})
 	}
 }

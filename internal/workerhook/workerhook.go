@@ -37,6 +37,8 @@ type Hooks interface {
 // ctx ends. Its error never keeps a worker from ending.
 type Drainer interface {
 	Drain(ctx context.Context, worker eni.InstanceID, since time.Time) error
+	// Return lets pods back onto a worker that was drained into the warm pool and has come out of it. Nor does its error keep it from that.
+	Return(ctx context.Context, worker eni.InstanceID, since time.Time) error
 }
 
 // Config makes a [Handler].
@@ -92,7 +94,7 @@ func (h *Handler) Handle(ctx context.Context, e lifecycle.Event) error {
 	case e.Action == nil:
 		return h.sweep(ctx)
 	case e.Action.Transition == lifecycle.Launching:
-		return h.of(*e.Action).launch(ctx)
+		return h.of(*e.Action).launch(ctx, e.Time)
 	}
 	return h.of(*e.Action).terminate(ctx, e.Time)
 }

@@ -90,6 +90,12 @@ func respect(t *testing.T, all *cluster) {
 	if err := again.Drain(ctx, instance, began); err != nil || strings.Contains(log.String(), "evicted=1") {
 		t.Errorf("the second time: %v\n%s", err, log)
 	}
+	if err := again.Return(ctx, instance, began.Add(-time.Minute)); err != nil || !c.cordoned(worker) {
+		t.Errorf("an old event: %v, cordoned %t", err, c.cordoned(worker))
+	}
+	if err := again.Return(ctx, instance, time.Now()); err != nil || c.cordoned(worker) {
+		t.Errorf("out of the warm pool: %v, cordoned %t", err, c.cordoned(worker))
+	}
 }
 
 // twice has an event delivered twice.
@@ -170,14 +176,15 @@ func comeBack(t *testing.T, all *cluster) {
 	c, worker, instance := all.in(t, "come-back")
 	c.must(c.run(t.Context(), "a", worker, 30, nil))
 	flow, log := c.flow(drain.Continue)
+	event := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	if err := flow.Drain(ctx, instance, time.Now()); !errors.Is(err, drain.ErrUnfinished) {
+	if err := flow.Drain(ctx, instance, event); !errors.Is(err, drain.ErrUnfinished) {
 		t.Errorf("%v\n%s", err, log)
 	}
 	(&actors{cluster: c}).start()
 	flow, log = c.flow(drain.Continue)
-	if err := flow.Drain(t.Context(), instance, time.Now()); err != nil || strings.Contains(log.String(), "node cordoned") || len(c.on(worker)) != 0 {
+	if err := flow.Drain(t.Context(), instance, event); err != nil || strings.Contains(log.String(), "node cordoned") || len(c.on(worker)) != 0 {
 		t.Errorf("%v, left %v\n%s", err, c.on(worker), log)
 	}
 }
@@ -213,7 +220,7 @@ func sameName(t *testing.T, all *cluster) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if err := client.Cordon(t.Context(), "no-such-node"); !errors.Is(err, words.ErrGone) {
+	if err := client.Cordon(t.Context(), "no-such-node", time.Now()); !errors.Is(err, words.ErrGone) {
 		t.Errorf("cordon: %v", err)
 	}
 	if diff := cmp.Diff([]string{"db-0"}, c.on("same-name-other")); diff != "" {
