@@ -75,7 +75,7 @@ bench: build test-tools ## The plugins beside those of others: times, failures, 
 	@$(STATIC) -o .cache/ ./test/bench ./test/bench/idle
 	@MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/bench -vm "$(CURDIR)/.cache/vm" -o $(FORMAT)
-	@[[ $(FORMAT) != table ]] || $(MAKE) --no-print-directory bench-floating
+	@[[ $(FORMAT) != table ]] || $(MAKE) --no-print-directory bench-floating bench-lambda
 	@[[ $(FORMAT) != table ]] || go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-floating
@@ -84,6 +84,11 @@ bench-floating: build test-tools ## Part of bench: how long a floating address i
 	@set -o pipefail; MULTUS_VPC_ROUNDS=25 MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
 		MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/vm -cpus 2 -memory 3072 -ship "$(CURDIR)/bin" -ship "$$(scripts/tools.sh test/peers)" \
 		-ship "$$(scripts/tools.sh test/stack)" .cache/sync.test -test.v -test.run '^(TestFloatingAddresses|TestCostOfASidecar)$$/moves' \
+		| sed -n 's/^ *[a-z]*_test\.go:[0-9]*: //p; /^--- /p; /^FAIL/p'
+
+.PHONY: bench-lambda
+bench-lambda: lambda ## Part of bench: what the function costs: size, start, events, memory
+	@set -o pipefail; MULTUS_VPC_ROUNDS=25 go test -count=1 -v -run '^TestCost$$' ./test/lambda \
 		| sed -n 's/^ *[a-z]*_test\.go:[0-9]*: //p; /^--- /p; /^FAIL/p'
 
 .PHONY: conformance

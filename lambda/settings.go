@@ -12,7 +12,8 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
-// varAnswerHooks is "false" where the hooks are somebody else's: the function then neither answers them nor sends heartbeats.
+// varAnswerHooks is "false" where the hooks are somebody else's: the function then neither answers them nor sends heartbeats. The other
+// variables are [workereni.Vars] and [drain.Vars].
 const varAnswerHooks = "AnswerHooks"
 
 // settings are what the function's environment says. With an error nothing can be done for a worker; hooks are answered all the same.

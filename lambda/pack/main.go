@@ -71,7 +71,7 @@ func build(ctx context.Context, source, arch string) (program []byte, err error)
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	file := filepath.Join(dir, "bootstrap")
 	// Without the tag the runtime's library brings net/rpc for a runtime that is no more:
-	// https://github.com/aws/aws-lambda-go#building-your-function
+	// https://github.com/aws/aws-lambda-go#for-developers-on-linux
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags=lambda.norpc", "-ldflags=-s -w", "-o", file, source)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-mod=readonly", "GOAMD64=v1", "GOARM64=v8.0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -174,14 +174,15 @@ func TestThePolicyRulesBite(t *testing.T) {
 	}
 }
 
-// TestTheREADMEsPermissionsAreTheTemplates holds the roles of the agent and the sidecar to what the pages say that the
-// programs need.
+// TestTheREADMEsPermissionsAreTheTemplates holds the roles of the agent, the sidecar and the function to what the pages say that
+// the programs need.
 func TestTheREADMEsPermissionsAreTheTemplates(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct{ resource, policy, page string }{
-		{"AgentRole", "addresses", "../../README.md"},
-		{"AgentRole", "interfaces", "../../docs/interfaces.md"},
-		{"SidecarRole", "addresses", "../../sidecar/README.md"},
+	for _, tc := range []struct{ file, resource, policy, page string }{
+		{"pod-roles.yaml", "AgentRole", "addresses", "../../README.md"},
+		{"pod-roles.yaml", "AgentRole", "interfaces", "../../docs/interfaces.md"},
+		{"pod-roles.yaml", "SidecarRole", "addresses", "../../sidecar/README.md"},
+		{"multus-node-group.yaml", "LambdaRole", "multus-interfaces", "../../lambda/README.md"},
 	} {
 		page := tc.page
 		data, err := os.ReadFile(page)
@@ -194,11 +195,11 @@ func TestTheREADMEsPermissionsAreTheTemplates(t *testing.T) {
 		}
 		section, _, _ = strings.Cut(section, "\n#")
 		var want, got []string
-		for _, m := range regexp.MustCompile("`(ec2:[A-Za-z0-9]+)`").FindAllStringSubmatch(section, -1) {
+		for _, m := range regexp.MustCompile("`([a-z0-9]+:[A-Z][A-Za-z0-9]+)`").FindAllStringSubmatch(section, -1) {
 			want = append(want, m[1])
 		}
 		for _, s := range statements(t) {
-			if s.file == "pod-roles.yaml" && s.resource == tc.resource && s.policy == tc.policy {
+			if s.file == tc.file && s.resource == tc.resource && s.policy == tc.policy {
 				got = append(got, s.actions...)
 			}
 		}

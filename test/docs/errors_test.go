@@ -20,8 +20,8 @@ const troubleshooting = "docs/troubleshooting.md"
 
 // products are the folders whose errors reach users.
 var products = []string{
-	"agent", "internal/agentapi", "internal/attachment", "internal/cluster", "internal/drain", "internal/ec2eni", "internal/ekstoken", "internal/eni", "internal/guard", "internal/imds", "internal/kube", "internal/kubedrain", "internal/ledger",
-	"internal/link", "internal/migrate", "internal/neighbour", "internal/netconf", "internal/netns", "internal/podlink", "internal/podprogram", "internal/podsync", "internal/pool", "internal/selection", "internal/sweep", "internal/tombstone",
+	"agent", "internal/agentapi", "internal/asghooks", "internal/attachment", "internal/cluster", "internal/drain", "internal/ec2eni", "internal/ekstoken", "internal/eni", "internal/guard", "internal/imds", "internal/kube", "internal/kubedrain", "internal/ledger", "internal/lifecycle",
+	"internal/link", "internal/migrate", "internal/neighbour", "internal/netconf", "internal/netns", "internal/podlink", "internal/podprogram", "internal/podsync", "internal/pool", "internal/selection", "internal/sweep", "internal/tombstone", "internal/workereni", "internal/workerhook", "lambda",
 	"injector", "internal/certs", "internal/inject", "internal/kubeinject", "internal/webhook",
 	"plugins/internal/ipam",
 	"plugins/internal/process", "plugins/vpcipam", "plugins/vpcipvlan", "vpcctl",
