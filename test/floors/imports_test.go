@@ -144,6 +144,7 @@ var table = []row{
 	{path: "internal/lab/metadata", floor: lab},
 	{path: "internal/lab/netns", floor: lab, libraries: []string{cniPlugins, netnsLib, sys}},
 	{path: "internal/lab/pod", floor: lab, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
+	{path: "internal/lab/query", floor: lab},
 	{path: "internal/lab/scenario", floor: lab},
 	{path: "internal/lab/story", floor: lab, libraries: []string{cni}, also: []floor{hands}},
 	{path: "internal/lab/strictyaml", floor: lab, libraries: []string{yaml}},

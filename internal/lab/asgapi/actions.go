@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+	"github.com/multus-vpc/multus-vpc/internal/lab/query"
 )
 
 // actions is everything that the API does.
@@ -35,12 +36,12 @@ func actions() map[string]action {
 
 // settings reads what CreateAutoScalingGroup and UpdateAutoScalingGroup have in common, as an edit of what was.
 func (c *call) settings() func(*autoscaling.GroupSettings) {
-	smallest, largest, desired := c.in.number("MinSize"), c.in.number("MaxSize"), c.in.number("DesiredCapacity")
-	protected := c.in.flag("NewInstancesProtectedFromScaleIn")
-	zones, hasSubnets := c.in.lookup("VPCZoneIdentifier")
+	smallest, largest, desired := c.in.Number("MinSize"), c.in.Number("MaxSize"), c.in.Number("DesiredCapacity")
+	protected := c.in.Flag("NewInstancesProtectedFromScaleIn")
+	zones, hasSubnets := c.in.Lookup("VPCZoneIdentifier")
 	template := autoscaling.TemplateRef{
-		ID: c.in.text("LaunchTemplate.LaunchTemplateId"), Name: c.in.text("LaunchTemplate.LaunchTemplateName"),
-		Version: c.in.text("LaunchTemplate.Version"),
+		ID: c.in.Text("LaunchTemplate.LaunchTemplateId"), Name: c.in.Text("LaunchTemplate.LaunchTemplateName"),
+		Version: c.in.Text("LaunchTemplate.Version"),
 	}
 	return func(g *autoscaling.GroupSettings) {
 		for to, from := range map[*int]*int{&g.MinSize: smallest, &g.MaxSize: largest, &g.DesiredCapacity: desired} {
@@ -71,28 +72,28 @@ func subnets(list string) (out []string) {
 }
 
 func createGroup(c *call) (any, error) {
-	name := c.in.required("AutoScalingGroupName")
-	c.in.required("MinSize")
-	c.in.required("MaxSize")
-	desired := c.in.number("DesiredCapacity")
+	name := c.in.Required("AutoScalingGroupName")
+	c.in.Required("MinSize")
+	c.in.Required("MaxSize")
+	desired := c.in.Number("DesiredCapacity")
 	var in autoscaling.GroupSettings
 	c.settings()(&in)
 	if desired == nil {
 		in.DesiredCapacity = in.MinSize // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_CreateAutoScalingGroup.html
 	}
-	for _, at := range c.in.members("Tags") {
-		c.in.text(at + ".ResourceId")
-		c.in.text(at + ".ResourceType")
-		propagate := c.in.flag(at + ".PropagateAtLaunch")
+	for _, at := range c.in.Members("Tags") {
+		c.in.Text(at + ".ResourceId")
+		c.in.Text(at + ".ResourceType")
+		propagate := c.in.Flag(at + ".PropagateAtLaunch")
 		in.Tags = append(in.Tags, autoscaling.Tag{
-			Key: c.in.required(at + ".Key"), Value: c.in.text(at + ".Value"), PropagateAtLaunch: propagate != nil && *propagate,
+			Key: c.in.Required(at + ".Key"), Value: c.in.Text(at + ".Value"), PropagateAtLaunch: propagate != nil && *propagate,
 		})
 	}
 	var hooks []autoscaling.Hook
-	for _, at := range c.in.members("LifecycleHookSpecificationList") {
+	for _, at := range c.in.Members("LifecycleHookSpecificationList") {
 		hooks = append(hooks, c.hook(at+"."))
 	}
-	if err := c.in.done(); err != nil {
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.CreateGroup(c.now, name, in, hooks)
@@ -101,71 +102,71 @@ func createGroup(c *call) (any, error) {
 // hook reads a lifecycle hook whose parameters begin with prefix.
 func (c *call) hook(prefix string) autoscaling.Hook {
 	h := autoscaling.Hook{
-		Name:                 c.in.required(prefix + "LifecycleHookName"),
-		Transition:           autoscaling.Transition(c.in.text(prefix + "LifecycleTransition")),
-		DefaultResult:        autoscaling.Result(c.in.text(prefix + "DefaultResult")),
-		NotificationMetadata: c.in.text(prefix + "NotificationMetadata"),
+		Name:                 c.in.Required(prefix + "LifecycleHookName"),
+		Transition:           autoscaling.Transition(c.in.Text(prefix + "LifecycleTransition")),
+		DefaultResult:        autoscaling.Result(c.in.Text(prefix + "DefaultResult")),
+		NotificationMetadata: c.in.Text(prefix + "NotificationMetadata"),
 	}
-	if n := c.in.number(prefix + "HeartbeatTimeout"); n != nil {
+	if n := c.in.Number(prefix + "HeartbeatTimeout"); n != nil {
 		h.HeartbeatTimeout = time.Duration(*n) * time.Second
 	}
 	return h
 }
 
 func updateGroup(c *call) (any, error) {
-	name, edit := c.in.required("AutoScalingGroupName"), c.settings()
-	if err := c.in.done(); err != nil {
+	name, edit := c.in.Required("AutoScalingGroupName"), c.settings()
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.UpdateGroup(c.now, name, edit)
 }
 
 func deleteGroup(c *call) (any, error) {
-	name, force := c.in.required("AutoScalingGroupName"), c.in.flag("ForceDelete")
-	if err := c.in.done(); err != nil {
+	name, force := c.in.Required("AutoScalingGroupName"), c.in.Flag("ForceDelete")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.DeleteGroup(c.now, name, force != nil && *force)
 }
 
 func setDesiredCapacity(c *call) (any, error) {
-	name := c.in.required("AutoScalingGroupName")
-	c.in.required("DesiredCapacity")
-	n := c.in.number("DesiredCapacity")
-	c.in.flag("HonorCooldown") // the lab has no cooldowns
-	if err := c.in.done(); err != nil {
+	name := c.in.Required("AutoScalingGroupName")
+	c.in.Required("DesiredCapacity")
+	n := c.in.Number("DesiredCapacity")
+	c.in.Flag("HonorCooldown") // the lab has no cooldowns
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.SetDesiredCapacity(c.now, name, *n)
 }
 
 func terminateInstance(c *call) (any, error) {
-	id := c.in.required("InstanceId")
-	c.in.required("ShouldDecrementDesiredCapacity")
-	decrement := c.in.flag("ShouldDecrementDesiredCapacity")
-	if err := c.in.done(); err != nil {
+	id := c.in.Required("InstanceId")
+	c.in.Required("ShouldDecrementDesiredCapacity")
+	decrement := c.in.Flag("ShouldDecrementDesiredCapacity")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	if err := c.service.TerminateInstance(c.now, id, *decrement); err != nil {
 		return nil, err
 	}
 	return terminateResult{Activity: activityXML{
-		ID: requestID(), Status: "InProgress", Description: "Terminating EC2 instance: " + id, StartTime: stamp(c.now),
+		ID: query.RequestID(), Status: "InProgress", Description: "Terminating EC2 instance: " + id, StartTime: stamp(c.now),
 		Cause: "At " + stamp(c.now) + " instance " + id + " was taken out of service in response to a user request.",
 	}}, nil
 }
 
 func putHook(c *call) (any, error) {
-	group, h := c.in.required("AutoScalingGroupName"), c.hook("")
-	if err := c.in.done(); err != nil {
+	group, h := c.in.Required("AutoScalingGroupName"), c.hook("")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.PutHook(c.now, group, h)
 }
 
 func deleteHook(c *call) (any, error) {
-	group, hook := c.in.required("AutoScalingGroupName"), c.in.required("LifecycleHookName")
-	if err := c.in.done(); err != nil {
+	group, hook := c.in.Required("AutoScalingGroupName"), c.in.Required("LifecycleHookName")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.DeleteHook(c.now, group, hook)
@@ -173,14 +174,14 @@ func deleteHook(c *call) (any, error) {
 
 func (c *call) actionRef() autoscaling.ActionRef {
 	return autoscaling.ActionRef{
-		Group: c.in.required("AutoScalingGroupName"), Hook: c.in.required("LifecycleHookName"),
-		Token: c.in.text("LifecycleActionToken"), InstanceID: c.in.text("InstanceId"),
+		Group: c.in.Required("AutoScalingGroupName"), Hook: c.in.Required("LifecycleHookName"),
+		Token: c.in.Text("LifecycleActionToken"), InstanceID: c.in.Text("InstanceId"),
 	}
 }
 
 func completeLifecycleAction(c *call) (any, error) {
-	ref, result := c.actionRef(), c.in.required("LifecycleActionResult")
-	if err := c.in.done(); err != nil {
+	ref, result := c.actionRef(), c.in.Required("LifecycleActionResult")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.CompleteAction(c.now, ref, autoscaling.Result(result))
@@ -188,7 +189,7 @@ func completeLifecycleAction(c *call) (any, error) {
 
 func recordHeartbeat(c *call) (any, error) {
 	ref := c.actionRef()
-	if err := c.in.done(); err != nil {
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.Heartbeat(c.now, ref)

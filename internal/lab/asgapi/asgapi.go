@@ -12,8 +12,6 @@
 package asgapi
 
 import (
-	"crypto/rand"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,6 +20,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+	"github.com/multus-vpc/multus-vpc/internal/lab/query"
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 )
 
@@ -45,19 +44,19 @@ func Actions() []string {
 func Handler(service *autoscaling.Service, cloud *vpc.Cloud, now func() time.Time) http.Handler {
 	table := actions()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := requestID()
+		id := query.RequestID()
 		if err := r.ParseForm(); err != nil {
 			WriteError(w, "MalformedQueryString", "The query string contains a syntax error.", id)
 			return
 		}
-		c := &call{service: service, cloud: cloud, now: now(), in: &parameters{form: r.Form, used: map[string]bool{}}}
+		c := &call{service: service, cloud: cloud, now: now(), in: query.NewParameters(r.Form)}
 		name := r.Form.Get("Action")
 		out, err := c.serve(table, name, r.Form)
 		if err != nil {
 			writeFailure(w, err, id)
 			return
 		}
-		writeResult(w, name, out, id)
+		query.WriteResult(w, namespace, name, out, id)
 	})
 }
 
@@ -66,7 +65,7 @@ type call struct {
 	service *autoscaling.Service
 	cloud   *vpc.Cloud
 	now     time.Time
-	in      *parameters
+	in      *query.Parameters
 }
 
 // action reads the request's parameters, all of them, and then does what it says. A nil result is an empty answer.
@@ -83,18 +82,12 @@ func (c *call) serve(table map[string]action, name string, form url.Values) (any
 	return run(c)
 }
 
-// failure is an error on the wire.
-type failure struct {
-	XMLName   xml.Name `xml:"ErrorResponse"`
-	XMLNS     string   `xml:"xmlns,attr"`
-	Type      string   `xml:"Error>Type"`
-	Code      string   `xml:"Error>Code"`
-	Message   string   `xml:"Error>Message"`
-	RequestID string   `xml:"RequestId"`
-}
-
 func writeFailure(w http.ResponseWriter, err error, id string) {
 	if e, ok := errors.AsType[*autoscaling.Error](err); ok {
+		WriteError(w, e.Code, e.Message, id)
+		return
+	}
+	if e, ok := errors.AsType[*query.Error](err); ok {
 		WriteError(w, e.Code, e.Message, id)
 		return
 	}
@@ -103,55 +96,5 @@ func writeFailure(w http.ResponseWriter, err error, id string) {
 
 // WriteError answers a request with an error in Auto Scaling's form, for what stands in front of the API.
 func WriteError(w http.ResponseWriter, code, message, requestID string) {
-	out := failure{XMLNS: namespace, Type: "Sender", Code: code, Message: message, RequestID: requestID}
-	status := statusOf(code)
-	if status >= http.StatusInternalServerError {
-		out.Type = "Receiver"
-	}
-	w.Header().Set("Content-Type", "text/xml")
-	w.WriteHeader(status)
-	_ = xml.NewEncoder(w).Encode(out) // a client that left is no concern of the API
-}
-
-// statusOf is the HTTP status of an error code.
-// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/CommonErrors.html
-func statusOf(code string) int {
-	switch code {
-	case "InternalFailure", "InternalError":
-		return http.StatusInternalServerError
-	case "ServiceUnavailable", "Unavailable":
-		return http.StatusServiceUnavailable
-	case "AccessDenied":
-		return http.StatusForbidden
-	}
-	return http.StatusBadRequest
-}
-
-// writeResult answers with NameResponse, which holds NameResult and the request's ID.
-func writeResult(w http.ResponseWriter, name string, result any, id string) {
-	if result == nil {
-		result = struct{}{}
-	}
-	var metadata struct {
-		RequestID string `xml:"RequestId"`
-	}
-	metadata.RequestID = id
-	element := func(local string) xml.StartElement { return xml.StartElement{Name: xml.Name{Local: local}} }
-	root := element(name + "Response")
-	root.Attr = []xml.Attr{{Name: xml.Name{Local: "xmlns"}, Value: namespace}}
-	w.Header().Set("Content-Type", "text/xml")
-	encoder := xml.NewEncoder(w)
-	_ = errors.Join( // as above
-		encoder.EncodeToken(root),
-		encoder.EncodeElement(result, element(name+"Result")),
-		encoder.EncodeElement(metadata, element("ResponseMetadata")),
-		encoder.EncodeToken(root.End()),
-		encoder.Flush(),
-	)
-}
-
-func requestID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: https://pkg.go.dev/crypto/rand#Read
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	query.WriteError(w, namespace, code, message, requestID)
 }

@@ -10,24 +10,13 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+	"github.com/multus-vpc/multus-vpc/internal/lab/query"
 )
-
-// list is a list as the query protocol writes it.
-type list[T any] struct {
-	Items []T `xml:"member"`
-}
-
-func listOf[A, B any](in []A, f func(A) B) (out list[B]) {
-	for _, a := range in {
-		out.Items = append(out.Items, f(a))
-	}
-	return out
-}
 
 // page cuts what a Describe call returns, in order, and says where the next call goes on.
 func page[T any](c *call, all []T, standard, largest int) (part []T, next string, err error) {
-	size, token := c.in.number("MaxRecords"), c.in.text("NextToken")
-	if err = c.in.done(); err != nil {
+	size, token := c.in.Number("MaxRecords"), c.in.Text("NextToken")
+	if err = c.in.Done(); err != nil {
 		return nil, "", err
 	}
 	n, start := standard, 0
@@ -35,15 +24,15 @@ func page[T any](c *call, all []T, standard, largest int) (part []T, next string
 		n = *size
 	}
 	if n < 1 || n > largest {
-		c.in.wrong("Value (%d) for parameter MaxRecords is invalid. It must be 1 to %d", n, largest)
+		c.in.Wrong("Value (%d) for parameter MaxRecords is invalid. It must be 1 to %d", n, largest)
 	}
 	if token != "" {
 		if start, err = strconv.Atoi(token); err != nil || start < 0 || start > len(all) {
 			return nil, "", &autoscaling.Error{Code: "InvalidNextToken", Message: "The token '" + token + "' is invalid"}
 		}
 	}
-	if c.in.err != nil {
-		return nil, "", c.in.err
+	if c.in.Err() != nil {
+		return nil, "", c.in.Err()
 	}
 	end := min(start+n, len(all))
 	if end < len(all) {
@@ -97,42 +86,42 @@ type groupXML struct {
 	MaxSize           int
 	DesiredCapacity   int
 	DefaultCooldown   int
-	Zones             list[string] `xml:"AvailabilityZones"`
+	Zones             query.List[string] `xml:"AvailabilityZones"`
 	HealthCheckType   string
 	HealthCheckGrace  int `xml:"HealthCheckGracePeriod"`
-	Instances         list[instanceXML]
+	Instances         query.List[instanceXML]
 	CreatedTime       string
 	VPCZoneIdentifier string
 	Status            string `xml:",omitempty"`
-	Tags              list[tagXML]
-	Policies          list[string] `xml:"TerminationPolicies"`
-	Protected         bool         `xml:"NewInstancesProtectedFromScaleIn"`
+	Tags              query.List[tagXML]
+	Policies          query.List[string] `xml:"TerminationPolicies"`
+	Protected         bool               `xml:"NewInstancesProtectedFromScaleIn"`
 }
 
 type describeGroupsResult struct {
-	Groups    list[groupXML] `xml:"AutoScalingGroups"`
-	NextToken string         `xml:",omitempty"`
+	Groups    query.List[groupXML] `xml:"AutoScalingGroups"`
+	NextToken string               `xml:",omitempty"`
 }
 
 func describeGroups(c *call) (any, error) {
-	names := c.in.texts("AutoScalingGroupNames")
-	c.in.flag("IncludeInstances")
+	names := c.in.Texts("AutoScalingGroupNames")
+	c.in.Flag("IncludeInstances")
 	all := slices.DeleteFunc(c.service.Groups(), func(g autoscaling.Group) bool { return !chosen(names, g.Name) })
 	part, next, err := page(c, all, 50, 100)
 	if err != nil {
 		return nil, err
 	}
-	return describeGroupsResult{Groups: listOf(part, c.group), NextToken: next}, nil
+	return describeGroupsResult{Groups: query.ListOf(part, c.group), NextToken: next}, nil
 }
 
 func (c *call) group(g autoscaling.Group) groupXML {
 	out := groupXML{
 		Name: g.Name, ARN: g.ARN, Template: templateOf(g.Template), MinSize: g.MinSize, MaxSize: g.MaxSize,
 		DesiredCapacity: g.DesiredCapacity, DefaultCooldown: 300, HealthCheckType: "EC2",
-		Instances: listOf(g.Instances, instanceOf), CreatedTime: stamp(g.CreatedAt),
+		Instances: query.ListOf(g.Instances, instanceOf), CreatedTime: stamp(g.CreatedAt),
 		VPCZoneIdentifier: strings.Join(g.Subnets, ","), Status: g.Status,
-		Policies: list[string]{Items: []string{"Default"}}, Protected: g.NewInstancesProtectedFromScaleIn,
-		Tags: listOf(g.Tags, func(t autoscaling.Tag) tagXML {
+		Policies: query.List[string]{Items: []string{"Default"}}, Protected: g.NewInstancesProtectedFromScaleIn,
+		Tags: query.ListOf(g.Tags, func(t autoscaling.Tag) tagXML {
 			return tagXML{ResourceID: g.Name, ResourceType: "auto-scaling-group", Key: t.Key, Value: t.Value, Propagate: t.PropagateAtLaunch}
 		}),
 	}
@@ -147,12 +136,12 @@ func (c *call) group(g autoscaling.Group) groupXML {
 }
 
 type describeInstancesResult struct {
-	Instances list[instanceXML] `xml:"AutoScalingInstances"`
-	NextToken string            `xml:",omitempty"`
+	Instances query.List[instanceXML] `xml:"AutoScalingInstances"`
+	NextToken string                  `xml:",omitempty"`
 }
 
 func describeInstances(c *call) (any, error) {
-	ids := c.in.texts("InstanceIds")
+	ids := c.in.Texts("InstanceIds")
 	var all []instanceXML
 	for _, g := range c.service.Groups() {
 		for _, i := range slices.Concat(g.Instances, g.Warm) {
@@ -167,7 +156,7 @@ func describeInstances(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return describeInstancesResult{Instances: list[instanceXML]{part}, NextToken: next}, nil
+	return describeInstancesResult{Instances: query.List[instanceXML]{Items: part}, NextToken: next}, nil
 }
 
 type hookXML struct {
@@ -181,12 +170,12 @@ type hookXML struct {
 }
 
 type describeHooksResult struct {
-	Hooks list[hookXML] `xml:"LifecycleHooks"`
+	Hooks query.List[hookXML] `xml:"LifecycleHooks"`
 }
 
 func describeHooks(c *call) (any, error) {
-	name, names := c.in.required("AutoScalingGroupName"), c.in.texts("LifecycleHookNames")
-	if err := c.in.done(); err != nil {
+	name, names := c.in.Required("AutoScalingGroupName"), c.in.Texts("LifecycleHookNames")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	g, ok := c.service.Group(name)
@@ -194,7 +183,7 @@ func describeHooks(c *call) (any, error) {
 		return nil, groupNotFound(name)
 	}
 	hooks := slices.DeleteFunc(g.Hooks, func(h autoscaling.Hook) bool { return !chosen(names, h.Name) })
-	return describeHooksResult{Hooks: listOf(hooks, func(h autoscaling.Hook) hookXML {
+	return describeHooksResult{Hooks: query.ListOf(hooks, func(h autoscaling.Hook) hookXML {
 		return hookXML{
 			Name: h.Name, Group: name, Transition: string(h.Transition), Metadata: h.NotificationMetadata,
 			Heartbeat: int(h.HeartbeatTimeout.Seconds()), Global: int(h.GlobalTimeout().Seconds()), Result: string(h.DefaultResult),
@@ -216,12 +205,12 @@ type activityXML struct {
 type terminateResult struct{ Activity activityXML }
 
 type describeActivitiesResult struct {
-	Activities list[activityXML]
+	Activities query.List[activityXML]
 	NextToken  string `xml:",omitempty"`
 }
 
 func describeActivities(c *call) (any, error) {
-	name := c.in.required("AutoScalingGroupName")
+	name := c.in.Required("AutoScalingGroupName")
 	all := c.service.Activities(name)
 	part, next, err := page(c, all, 100, 100)
 	if err != nil {
@@ -230,7 +219,7 @@ func describeActivities(c *call) (any, error) {
 	if _, ok := c.service.Group(name); !ok {
 		return nil, groupNotFound(name)
 	}
-	return describeActivitiesResult{NextToken: next, Activities: listOf(part, func(a autoscaling.Activity) activityXML {
+	return describeActivitiesResult{NextToken: next, Activities: query.ListOf(part, func(a autoscaling.Activity) activityXML {
 		return activityXML{
 			ID: a.ID, Group: name, Description: a.Description,
 			Cause: a.Cause, StartTime: stamp(a.At), EndTime: stamp(a.At), Status: a.Status, Progress: 100,

@@ -3,26 +3,29 @@
 
 package asgapi
 
-import "github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+import (
+	"github.com/multus-vpc/multus-vpc/internal/lab/autoscaling"
+	"github.com/multus-vpc/multus-vpc/internal/lab/query"
+)
 
 func putWarmPool(c *call) (any, error) {
-	group, w := c.in.required("AutoScalingGroupName"), autoscaling.WarmPool{MaxPrepared: c.in.number("MaxGroupPreparedCapacity")}
-	if n := c.in.number("MinSize"); n != nil {
+	group, w := c.in.Required("AutoScalingGroupName"), autoscaling.WarmPool{MaxPrepared: c.in.Number("MaxGroupPreparedCapacity")}
+	if n := c.in.Number("MinSize"); n != nil {
 		w.MinSize = *n
 	}
-	if state := c.in.text("PoolState"); state != "Running" { // the default is Stopped
-		c.in.wrong("The lab's warm pools have the PoolState Running: its instances cannot be stopped")
+	if state := c.in.Text("PoolState"); state != "Running" { // the default is Stopped
+		c.in.Wrong("The lab's warm pools have the PoolState Running: its instances cannot be stopped")
 	}
-	if err := c.in.done(); err != nil {
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.PutWarmPool(c.now, group, w)
 }
 
 func deleteWarmPool(c *call) (any, error) {
-	group := c.in.required("AutoScalingGroupName")
-	c.in.flag("ForceDelete")
-	if err := c.in.done(); err != nil {
+	group := c.in.Required("AutoScalingGroupName")
+	c.in.Flag("ForceDelete")
+	if err := c.in.Done(); err != nil {
 		return nil, err
 	}
 	return nil, c.service.DeleteWarmPool(c.now, group)
@@ -36,12 +39,12 @@ type warmPoolXML struct {
 
 type describeWarmPoolResult struct {
 	Configuration *warmPoolXML `xml:"WarmPoolConfiguration,omitempty"`
-	Instances     list[instanceXML]
+	Instances     query.List[instanceXML]
 	NextToken     string `xml:",omitempty"`
 }
 
 func describeWarmPool(c *call) (any, error) {
-	name := c.in.required("AutoScalingGroupName")
+	name := c.in.Required("AutoScalingGroupName")
 	g, ok := c.service.Group(name)
 	part, next, err := page(c, g.Warm, 50, 50)
 	if err != nil {
@@ -50,7 +53,7 @@ func describeWarmPool(c *call) (any, error) {
 	if !ok {
 		return nil, groupNotFound(name)
 	}
-	out := describeWarmPoolResult{Instances: listOf(part, instanceOf), NextToken: next}
+	out := describeWarmPoolResult{Instances: query.ListOf(part, instanceOf), NextToken: next}
 	if g.Pool != nil {
 		out.Configuration = &warmPoolXML{MinSize: g.Pool.MinSize, MaxPrepared: g.Pool.MaxPrepared, PoolState: "Running"}
 	}
