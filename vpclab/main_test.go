@@ -145,7 +145,7 @@ func TestServeAnswersUntilStopped(t *testing.T) {
 		t.Error(diff)
 	}
 	stop()
-	for _, url := range []string{line.EC2, line.AutoScaling, line.IMDS["worker-1"], line.IMDS["worker-2"]} {
+	for _, url := range []string{line.EC2, line.AutoScaling, line.CloudFormation, line.IMDS["worker-1"], line.IMDS["worker-2"]} {
 		if c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://")); err == nil {
 			_ = c.Close()
 			t.Errorf("%s still answers", url)

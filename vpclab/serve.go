@@ -23,7 +23,8 @@ const serveHelp = `Serve the APIs of a VPC until stopped by SIGTERM or SIGINT.
 
 When all sockets are open, one line of JSON goes to stdout:
 
-  {"ec2":"http://…","autoscaling":"http://…","imds":{"worker-1":"http://…"},"ids":{"worker-1":"i-…"}}
+  {"ec2":"http://…","autoscaling":"http://…","cloudformation":"http://…",
+   "imds":{"worker-1":"http://…"},"ids":{"worker-1":"i-…"}}
 
 An unmodified AWS CLI or SDK works against these URLs, with any credentials:
 
@@ -34,6 +35,11 @@ Auto Scaling keeps groups, with lifecycle hooks, from launch templates. What it 
 with vpclab up:
 
   aws autoscaling describe-auto-scaling-groups --region us-west-2 --endpoint-url URL
+
+CloudFormation deploys templates with the types and functions that those of cfn/ use, and refuses others by name. Functions
+run the bootstrap out of their package: a bucket is a folder here, --bucket NAME=FOLDER.
+
+  aws cloudformation deploy --region us-west-2 --endpoint-url URL --stack-name net --template-file cfn/vpc.yaml
 
 On the EC2 and the Auto Scaling port, GET /_lab/calls counts calls by action, caller (access key ID, or the instance
 whose metadata handed it out) and result; POST /_lab/faults replaces the faults.
@@ -70,10 +76,11 @@ const scenarioHelp = `The scenario file (YAML; everything from ec2 on is optiona
   functions: {retryAfter: 1s}               # of events that a function failed at; AWS waits a minute`
 
 func (d *door) serveCommand() *cobra.Command {
-	var file, listen string
+	var file string
+	var at lab.Config
 	c := &cobra.Command{
-		Use:   "serve --scenario FILE [--listen ADDRESS]",
-		Short: "Serve EC2, Auto Scaling and instance metadata until stopped",
+		Use:   "serve --scenario FILE [--listen ADDRESS] [--bucket NAME=FOLDER]",
+		Short: "Serve EC2, Auto Scaling, CloudFormation and instance metadata until stopped",
 		Long:  serveHelp,
 		Args:  noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -81,11 +88,11 @@ func (d *door) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return d.runLab(c.Context(), s, listen, lab.Serve)
+			return d.runLab(c.Context(), s, at, lab.Serve)
 		},
 	}
 	scenarioFlag(c, &file)
-	listenFlag(c, &listen)
+	placeFlags(c, &at)
 	return c
 }
 
@@ -93,9 +100,11 @@ func scenarioFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVar(file, "scenario", "", "scenario file in YAML, - for stdin (required)")
 }
 
-func listenFlag(c *cobra.Command, listen *string) {
-	c.Flags().StringVar(listen, "listen", "127.0.0.1:0",
-		"host:port of the EC2 API; port 0 takes a free one, and Auto Scaling and each IMDS take free ones of the same host")
+// placeFlags say where the lab appears, and where it finds packages of functions.
+func placeFlags(c *cobra.Command, at *lab.Config) {
+	c.Flags().StringVar(&at.Listen, "listen", "127.0.0.1:0",
+		"host:port of the EC2 API; port 0 takes a free one, and the other APIs and each IMDS take free ones of the same host")
+	c.Flags().StringToStringVar(&at.Buckets, "bucket", nil, "NAME=FOLDER: a folder that is an S3 bucket for the packages of functions")
 }
 
 // readScenario reads the file of --scenario.
@@ -128,25 +137,27 @@ func (d *door) read(file string) ([]byte, error) {
 
 // ready is the line on stdout that says where everything is.
 type ready struct {
-	EC2         string            `json:"ec2"`
-	AutoScaling string            `json:"autoscaling"`
-	IMDS        map[string]string `json:"imds"`
-	IDs         map[string]string `json:"ids"`
-	Netns       map[string]string `json:"netns,omitempty"` // of `up`
+	EC2            string            `json:"ec2"`
+	AutoScaling    string            `json:"autoscaling"`
+	CloudFormation string            `json:"cloudformation"`
+	IMDS           map[string]string `json:"imds"`
+	IDs            map[string]string `json:"ids"`
+	Netns          map[string]string `json:"netns,omitempty"` // of `up`
 }
 
 // starter is [lab.Serve] or [lab.Up].
 type starter func(context.Context, *scenario.Scenario, lab.Config) (*lab.Running, error)
 
 // runLab runs a lab until ctx ends or it fails.
-func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, start starter) (err error) {
-	if _, _, err = net.SplitHostPort(listen); err != nil {
+func (d *door) runLab(ctx context.Context, s *scenario.Scenario, at lab.Config, start starter) (err error) {
+	if _, _, err = net.SplitHostPort(at.Listen); err != nil {
 		return &usageError{
-			err:   fmt.Errorf("--listen: %q is not host:port", listen),
+			err:   fmt.Errorf("--listen: %q is not host:port", at.Listen),
 			hints: []string{"--listen 127.0.0.1:0 takes a free port"},
 		}
 	}
-	running, err := start(ctx, s, lab.Config{Listen: listen, Log: d.stderr})
+	at.Log = d.stderr
+	running, err := start(ctx, s, at)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil // stopped before it had started
 	}
@@ -155,7 +166,7 @@ func (d *door) runLab(ctx context.Context, s *scenario.Scenario, listen string, 
 	}
 	defer func() { err = errors.Join(err, running.Close()) }()
 	line := ready{
-		EC2: running.EC2URL, AutoScaling: running.AutoScalingURL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns,
+		EC2: running.EC2URL, AutoScaling: running.AutoScalingURL, CloudFormation: running.CloudFormationURL, IMDS: running.IMDSURL, IDs: running.Instances, Netns: running.Netns,
 	}
 	if err = json.NewEncoder(d.stdout).Encode(line); err != nil {
 		return err

@@ -20,7 +20,7 @@ namespaces follow the API: addresses, ENIs, instances that are launched or termi
 
 When everything is in place, one line of JSON goes to stdout, as of serve, with the namespaces:
 
-  {"ec2":"http://…","autoscaling":"http://…","imds":{…},"ids":{…},
+  {"ec2":"http://…","autoscaling":"http://…","cloudformation":"http://…","imds":{…},"ids":{…},
    "netns":{"vpc":"/run/netns/vpclab-123-vpc","worker-1":"/run/netns/vpclab-123-worker-1"}}
 
 Inside each worker's namespace IMDS listens on 169.254.169.254:80 and EC2 on 169.254.169.253:8080:
@@ -34,9 +34,10 @@ The number in the names is the process ID. What a lab leaves that was killed by 
 ` + scenarioHelp
 
 func (d *door) upCommand() *cobra.Command {
-	var file, listen string
+	var file string
+	var at lab.Config
 	c := &cobra.Command{
-		Use:   "up --scenario FILE [--listen ADDRESS]",
+		Use:   "up --scenario FILE [--listen ADDRESS] [--bucket NAME=FOLDER]",
 		Short: "Serve EC2 and instance metadata, and forward packets between workers, until stopped",
 		Long:  upHelp,
 		Args:  noArguments,
@@ -48,11 +49,11 @@ func (d *door) upCommand() *cobra.Command {
 			if err := needRoot(c, "vpclab serve needs none, and serves the APIs alone"); err != nil {
 				return err
 			}
-			return d.runLab(c.Context(), s, listen, lab.Up)
+			return d.runLab(c.Context(), s, at, lab.Up)
 		},
 	}
 	scenarioFlag(c, &file)
-	listenFlag(c, &listen)
+	placeFlags(c, &at)
 	return c
 }
 

@@ -15,6 +15,7 @@ import (
 	"log"
 	"maps"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -38,8 +39,8 @@ var (
 
 // Config says where a lab appears. The zero Config is usable.
 type Config struct {
-	// Listen is host:port of the EC2 API outside of the namespaces; Auto Scaling and the metadata of each instance take a
-	// free port of the same host each. Default 127.0.0.1:0.
+	// Listen is host:port of the EC2 API outside of the namespaces; Auto Scaling, CloudFormation and the metadata of each
+	// instance take a free port of the same host each. Default 127.0.0.1:0.
 	Listen string
 	// Buckets are folders by the names of S3 buckets: there the packages of functions lie that stacks make.
 	Buckets map[string]string
@@ -58,16 +59,19 @@ type Running struct {
 	Stacks *cloudformation.Engine
 	Inert  *cloudformation.Inert
 
-	EC2URL         string
-	AutoScalingURL string
-	IMDSURL        map[string]string // by the name of the instance
-	Netns          map[string]string // paths by the name of the instance, and "vpc"; nil for [Serve]
+	EC2URL            string
+	AutoScalingURL    string
+	CloudFormationURL string
+	IMDSURL           map[string]string // by the name of the instance
+	Netns             map[string]string // paths by the name of the instance, and "vpc"; nil for [Serve]
 
 	stop   context.CancelFunc
 	group  *errgroup.Group
 	ended  <-chan struct{}
 	follow *follower
 	work   string // folder of what functions are unpacked into
+
+	cloudFormation http.Handler
 }
 
 // Serve serves the scenario's APIs, without forwarding packets. The caller closes what it returns; ctx bounds the start
@@ -107,7 +111,7 @@ func start(ctx context.Context, s *scenario.Scenario, cfg Config, withFabric boo
 		}
 	}()
 	logger := log.New(cfg.Log, "vpclab: ", 0)
-	if err := r.mountStacks(cfg.Buckets); err != nil {
+	if err := r.mountStacks(live, cfg.Buckets); err != nil {
 		return nil, err
 	}
 	if err := r.serveOutside(ctx, live, cfg.Listen, logger); err != nil {
@@ -146,6 +150,11 @@ func (r *Running) serveOutside(ctx, live context.Context, listen string, logger 
 	}
 	serve(live, r.group, l, r.ScalingFront, logger)
 	r.AutoScalingURL = "http://" + l.Addr().String()
+	if l, err = open(net.JoinHostPort(host, "0")); err != nil {
+		return err
+	}
+	serve(live, r.group, l, r.cloudFormation, logger)
+	r.CloudFormationURL = "http://" + l.Addr().String()
 	for _, name := range slices.Sorted(maps.Keys(r.Metadata)) {
 		l, err := open(net.JoinHostPort(host, "0"))
 		if err != nil {

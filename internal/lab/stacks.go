@@ -4,22 +4,25 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 
+	"github.com/multus-vpc/multus-vpc/internal/lab/cfnapi"
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
 	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 )
 
-// mountStacks makes the engine that deploys templates. Functions run the bootstrap of their package.
-func (r *Running) mountStacks(buckets map[string]string) (err error) {
+// mountStacks makes the engine that deploys templates, and its API. Functions run the bootstrap of their package.
+func (r *Running) mountStacks(live context.Context, buckets map[string]string) (err error) {
 	if r.work, err = os.MkdirTemp("", "multus-vpc-functions-"); err != nil {
 		return fmt.Errorf("make a folder for functions: %w", err)
 	}
 	region := r.Cloud.Region()
 	r.Inert = cloudformation.NewInert(region, r.Cloud.AccountID())
-	r.Stacks = cloudformation.New(cloudformation.Config{
+	var api *cfnapi.Service
+	cfg := cloudformation.Config{
 		Region: region, AccountID: r.Cloud.AccountID(),
 		Zones:      []string{region + "a", region + "b", region + "c"},
 		Parameters: imageParameter,
@@ -27,7 +30,16 @@ func (r *Running) mountStacks(buckets map[string]string) (err error) {
 			Cloud: r.Cloud, Scaling: r.Scaling, Events: r.Events, Functions: r.Functions, Inert: r.Inert, Roles: r.Roles,
 			Code: lambda.NewBuckets(buckets, r.work).Program,
 		}.Providers(),
-	})
+		Observe: func(e cloudformation.Event) { api.Observe(e) },
+	}
+	r.Stacks = cloudformation.New(cfg)
+	api = cfnapi.New(cfnapi.Config{Engine: r.Stacks, StackID: cfg.StackID, Go: func(work func(context.Context)) {
+		r.group.Go(func() error {
+			work(live)
+			return nil
+		})
+	}})
+	r.cloudFormation = api
 	return nil
 }
 

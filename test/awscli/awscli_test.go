@@ -62,6 +62,7 @@ func TestCLI(t *testing.T) {
 		"reservations":        {"", reservations},
 		"tags":                {"", tags},
 		"groups":              {"", groups},
+		"stacks":              {"", stacks},
 		"assignOwned error":   {"ec2: {assignOwned: error}", assignOwnedError},
 		"mixedBatch partial":  {"ec2: {mixedBatch: partial}", mixedBatchPartial},
 		"throttled":           {"ec2: {throttle: {AssignPrivateIpAddresses: {burst: 1, refill: 0}}}", throttled},

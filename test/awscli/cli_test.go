@@ -73,9 +73,10 @@ type suite struct {
 type lab struct {
 	*suite
 	t          *testing.T
-	service    string // ec2, or autoscaling
+	service    string // ec2, autoscaling or cloudformation
 	url        string // of the service
 	scalingURL string
+	stacksURL  string
 	IDs        map[string]string // instance IDs by name
 
 	interfaces []any // of describe-network-interfaces, read once
@@ -109,19 +110,25 @@ func (s *suite) start(t *testing.T, scenario string) *lab {
 		}
 	})
 	var ready struct {
-		EC2         string            `json:"ec2"`
-		AutoScaling string            `json:"autoscaling"`
-		IDs         map[string]string `json:"ids"`
+		EC2            string            `json:"ec2"`
+		AutoScaling    string            `json:"autoscaling"`
+		CloudFormation string            `json:"cloudformation"`
+		IDs            map[string]string `json:"ids"`
 	}
 	if err = json.Unmarshal(line, &ready); err != nil {
 		t.Fatalf("ready line %s: %v", line, err)
 	}
-	return &lab{suite: s, t: t, service: "ec2", url: ready.EC2, scalingURL: ready.AutoScaling, IDs: ready.IDs}
+	return &lab{suite: s, t: t, service: "ec2", url: ready.EC2, scalingURL: ready.AutoScaling, stacksURL: ready.CloudFormation, IDs: ready.IDs}
 }
 
 // scaling is the same lab, for calls of Auto Scaling.
 func (l *lab) scaling() *lab {
 	return &lab{suite: l.suite, t: l.t, service: "autoscaling", url: l.scalingURL, scalingURL: l.scalingURL, IDs: l.IDs}
+}
+
+// stacks is the same lab, for calls of CloudFormation.
+func (l *lab) stacks() *lab {
+	return &lab{suite: l.suite, t: l.t, service: "cloudformation", url: l.stacksURL, IDs: l.IDs}
 }
 
 // answer is what the CLI made of a call: output, or the error that EC2 answered.
@@ -157,7 +164,7 @@ func (l *lab) call(command string) answer {
 		return answer{code: "no answer", message: strings.TrimSpace(stderr.String())}
 	}
 	var a answer
-	if stdout.Len() > 0 {
+	if stdout.Len() > 0 && !strings.HasPrefix(command, "deploy ") { // which tells in words
 		if err := json.NewDecoder(&stdout).Decode(&a.output); err != nil && !errors.Is(err, io.EOF) {
 			l.t.Fatalf("aws %s %s: %v", l.service, command, err)
 		}

@@ -133,6 +133,7 @@ var table = []row{
 	{path: "internal/lab", floor: lab, libraries: []string{errgroup}},
 	{path: "internal/lab/asgapi", floor: lab},
 	{path: "internal/lab/autoscaling", floor: lab},
+	{path: "internal/lab/cfnapi", floor: lab},
 	{path: "internal/lab/cloudformation", floor: lab, libraries: []string{yamlNodes}},
 	{path: "internal/lab/ec2api", floor: lab},
 	{path: "internal/lab/events", floor: lab},

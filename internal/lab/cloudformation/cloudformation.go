@@ -34,6 +34,17 @@ type Config struct {
 
 	// Providers make the resources, by type.
 	Providers map[string]Provider
+
+	// Observe gets what becomes of each resource, in order for one stack; nil drops it. It must not call the engine.
+	Observe func(Event)
+}
+
+// Event is a resource of a stack on its way.
+type Event struct {
+	Stack, LogicalID, Type string
+	PhysicalID             string // empty while there is none
+	Status                 string // CREATE_IN_PROGRESS and so on
+	Reason                 string // of a failure
 }
 
 // Provider makes and deletes resources of one type. Both may take until they are done or ctx is.
@@ -107,6 +118,9 @@ type Engine struct {
 
 // New returns an engine without stacks.
 func New(cfg Config) *Engine {
+	if cfg.Observe == nil {
+		cfg.Observe = func(Event) {}
+	}
 	return &Engine{cfg: cfg, stacks: map[string]Stack{}, busy: map[string]bool{}}
 }
 
@@ -120,6 +134,26 @@ func (e *Engine) Stacks() []Stack {
 		}
 		return 1
 	})
+}
+
+// Check returns why a template could not be deployed with these parameters, as far as that can be told before anything is
+// made: parameters, conditions, types that the lab does not make.
+func (e *Engine) Check(name string, t *Template, parameters map[string]string) error {
+	s, err := newScope(e.cfg, name, t, parameters)
+	if err != nil {
+		return err
+	}
+	_, err = s.plan(e.cfg.Providers)
+	return err
+}
+
+// observe tells of one resource.
+func (e *Engine) observe(r Request, p Physical, status string, err error) {
+	event := Event{Stack: r.Stack, LogicalID: r.LogicalID, Type: r.Type, PhysicalID: p.Ref, Status: status + "_COMPLETE"}
+	if err != nil {
+		event.Status, event.Reason = status+"_FAILED", err.Error()
+	}
+	e.cfg.Observe(event)
 }
 
 // Create deploys a template. Parameters that it leaves out have their defaults. When it fails nothing is left, unless
@@ -165,12 +199,13 @@ func (e *Engine) createAll(ctx context.Context, s *scope, order []string, out *S
 		if err != nil {
 			return err
 		}
+		e.cfg.Observe(Event{Stack: r.Stack, LogicalID: r.LogicalID, Type: r.Type, Status: "CREATE_IN_PROGRESS"})
 		p, err := e.cfg.Providers[r.Type].Create(ctx, r)
 		if err == nil {
 			out.Resources = append(out.Resources, Resource{Request: r, Physical: p})
 			err = r.Properties.unread()
 		}
-		if err != nil {
+		if e.observe(r, p, "CREATE", err); err != nil {
 			return fmt.Errorf("create %s (%s): %w", id, r.Type, err)
 		}
 		s.made[id] = p
@@ -197,9 +232,11 @@ func (e *Engine) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-func (e *Engine) deleteAll(ctx context.Context, made []Resource) (left []Resource, err error) {
+func (e *Engine) deleteAll(ctx context.Context, made []Resource) (left []Resource, failure error) {
 	for i, r := range slices.Backward(made) {
-		if err := e.cfg.Providers[r.Type].Delete(ctx, r.Request, r.Physical); err != nil {
+		e.cfg.Observe(Event{Stack: r.Stack, LogicalID: r.LogicalID, Type: r.Type, PhysicalID: r.Ref, Status: "DELETE_IN_PROGRESS"})
+		err := e.cfg.Providers[r.Type].Delete(ctx, r.Request, r.Physical)
+		if e.observe(r.Request, r.Physical, "DELETE", err); err != nil {
 			return made[:i+1], fmt.Errorf("delete %s (%s) %s: %w", r.LogicalID, r.Type, r.Ref, err)
 		}
 	}

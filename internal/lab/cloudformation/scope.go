@@ -30,9 +30,14 @@ func newScope(cfg Config, stack string, t *Template, given map[string]string) (*
 		pseudo: map[string]string{
 			"AWS::AccountId": cfg.AccountID, "AWS::Region": cfg.Region, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com",
 			"AWS::StackName": stack,
-			"AWS::StackId":   fmt.Sprintf("arn:aws:cloudformation:%s:%s:stack/%s/lab", cfg.Region, cfg.AccountID, stack),
+			"AWS::StackId":   cfg.StackID(stack),
 		},
 	}, nil
+}
+
+// StackID is the ID that a stack of that name has. CloudFormation gives each a new one.
+func (c Config) StackID(name string) string {
+	return fmt.Sprintf("arn:aws:cloudformation:%s:%s:stack/%s/lab", c.Region, c.AccountID, name)
 }
 
 // condition computes a named condition; the empty name holds.
