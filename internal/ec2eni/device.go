@@ -146,7 +146,16 @@ func (c *Client) DevicesTagged(ctx context.Context, tags map[string]string) ([]e
 	if err != nil {
 		return nil, fmt.Errorf("read ENIs by %d tags: %w", len(tags), err)
 	}
-	return all, nil
+	// A value of a filter is a pattern, in which * and ? stand for others. A caller who deletes what it gets means what it says.
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html
+	return slices.DeleteFunc(all, func(d eni.Device) bool {
+		for k, v := range tags {
+			if d.Tags[k] != v {
+				return true
+			}
+		}
+		return false
+	}), nil
 }
 
 // DevicesIn reads all ENIs of the subnet, whoever made them.

@@ -109,6 +109,20 @@ func TestWhatIsNotThereIsAbsent(t *testing.T) {
 	}
 }
 
+// TestATagIsNoPattern: whoever deletes what has a tag does not delete what has others.
+func TestATagIsNoPattern(t *testing.T) {
+	w := newWorld(t, scenario.EC2{})
+	if _, err := w.client.Create(t.Context(), w.newDevice("t-1")); err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]int{"b": 1, "*": 0, "?": 0, "b*": 0} {
+		got, err := w.client.DevicesTagged(t.Context(), map[string]string{"a": value})
+		if err != nil || len(got) != want {
+			t.Errorf("tagged a=%s are %d, %v", value, len(got), err)
+		}
+	}
+}
+
 func TestWhyADeviceIsRefused(t *testing.T) {
 	create := func(change func(*eni.NewDevice)) func(context.Context, *world) error {
 		return func(ctx context.Context, w *world) error {

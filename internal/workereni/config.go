@@ -74,6 +74,8 @@ func (c Config) Validate() error {
 		add("owner: is missing")
 	} else if len(c.Owner) > 255 {
 		add("owner: must not be longer than 255 characters")
+	} else if strings.ContainsAny(c.Owner, `*?\`) {
+		add("owner: must not contain * ? or \\, which are patterns where EC2 is asked for its ENIs")
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Tags)) {
 		switch {

@@ -97,6 +97,11 @@ func TestParseReportsEverything(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", text, err, says)
 		}
 	}
+	for _, owner := range []string{"*", "group-?", `a\b`} {
+		if _, err := Parse(vars("Owner", owner, "SubnetIds", "subnet-1")); err == nil || !strings.Contains(err.Error(), "owner: must not contain") {
+			t.Errorf("owner %q: %v", owner, err)
+		}
+	}
 	if _, err := Parse(vars("Interfaces", `[{"subnet": "subnet-1"}]`, "SubnetIds", "subnet-1")); err == nil || !strings.Contains(err.Error(), "SubnetIds: cannot stand with Interfaces") {
 		t.Errorf("both ways at once: %v", err)
 	}
