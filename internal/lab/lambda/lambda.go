@@ -50,6 +50,7 @@ const (
 	maxTimeout         = 15 * time.Minute
 	defaultMemory      = 128
 	defaultConcurrency = 1000
+	maxEnvironment     = 4 << 10 // names and values of the variables
 	defaultRetries     = 2
 	maxEventAge        = 6 * time.Hour
 	retryAfter         = time.Minute // and two for the second retry
@@ -158,6 +159,8 @@ func (s *Service) Create(in Function) error {
 		return fmt.Errorf("create function %s: its retries must be 0 to %d", in.Name, defaultRetries)
 	case in.MaxEventAge < time.Minute || in.MaxEventAge > maxEventAge:
 		return fmt.Errorf("create function %s: its events must be kept for 1 min to 6 h", in.Name)
+	case sizeOf(in.Environment) > maxEnvironment:
+		return fmt.Errorf("create function %s: its environment variables exceed the 4KB limit", in.Name)
 	}
 	in.Environment = maps.Clone(in.Environment)
 	s.mu.Lock()
@@ -169,6 +172,14 @@ func (s *Service) Create(in Function) error {
 		Function: in, service: s, log: newJournal(s.config.Log), all: map[*environment]bool{}, allowed: map[string]bool{}, slots: make(chan struct{}, in.Concurrency),
 	}
 	return nil
+}
+
+// sizeOf is what counts of an environment; unverified: what stands between the variables.
+func sizeOf(environment map[string]string) (n int) {
+	for k, v := range environment {
+		n += len(k) + len(v)
+	}
+	return n
 }
 
 // Configure says how asynchronous invocations of a function are retried, from the next event on.

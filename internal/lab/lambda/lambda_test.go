@@ -309,6 +309,7 @@ func TestFunctionsAreChecked(t *testing.T) {
 		"retries":     {Name: "f", Program: "x", Retries: &three},
 		"age":         {Name: "f", Program: "x", MaxEventAge: time.Second},
 		"concurrency": {Name: "f", Program: "x", Concurrency: -1},
+		"environment": {Name: "f", Program: "x", Environment: map[string]string{"a": strings.Repeat("x", 4096)}},
 	} {
 		if err := s.Create(f); err == nil {
 			t.Errorf("%s: accepted", name)
