@@ -69,33 +69,33 @@ const maxSubnetTags = 20
 // Validate reports all that is wrong with the configuration by itself, with the paths of the fields.
 func (c Config) Validate() error {
 	var errs []error
-	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Owner == "" {
-		add("owner: is missing")
+		say("owner: is missing")
 	} else if len(c.Owner) > 255 {
-		add("owner: must not be longer than 255 characters")
+		say("owner: must not be longer than 255 characters")
 	} else if strings.ContainsAny(c.Owner, `*?\`) {
-		add("owner: must not contain * ? or \\, which are patterns where EC2 is asked for its ENIs")
+		say("owner: must not contain * ? or \\, which are patterns where EC2 is asked for its ENIs")
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Tags)) {
 		switch {
 		case strings.HasPrefix(k, "aws:"):
-			add("tags[%q]: keys that start with aws: are reserved", k)
+			say("tags[%q]: keys that start with aws: are reserved", k)
 		case k == eni.TagNoManage || slices.Contains([]string{TagOwner, TagInstance, TagSlot, TagLaunched}, k):
-			add("tags[%q]: is set by multus-vpc itself", k)
+			say("tags[%q]: is set by multus-vpc itself", k)
 		case k == "" || len(k) > 127 || len(c.Tags[k]) > 255:
-			add("tags[%q]: a key has 1 to 127 characters, a value up to 255", k)
+			say("tags[%q]: a key has 1 to 127 characters, a value up to 255", k)
 		}
 	}
 	if len(c.Tags) > 40 { // of EC2's 50
-		add("tags: %d are too many, EC2 allows 50 with ours", len(c.Tags))
+		say("tags: %d are too many, EC2 allows 50 with ours", len(c.Tags))
 	}
 	if len(c.Interfaces) == 0 {
-		add("interfaces: none is given")
+		say("interfaces: none is given")
 	}
 	for i, n := range c.Interfaces {
 		for _, err := range n.problems() {
-			add("interfaces[%d].%w", i, err)
+			say("interfaces[%d].%w", i, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -103,51 +103,51 @@ func (c Config) Validate() error {
 
 // problems are those of one interface, each starting with the field's name.
 func (n Interface) problems() (errs []error) {
-	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch {
 	case len(n.SubnetTags) > 0 && n.Subnet != "":
-		add("subnetTags: cannot stand with subnet %s", n.Subnet)
+		say("subnetTags: cannot stand with subnet %s", n.Subnet)
 	case len(n.SubnetTags) > maxSubnetTags:
-		add("subnetTags: %d are too many, at most %d", len(n.SubnetTags), maxSubnetTags)
+		say("subnetTags: %d are too many, at most %d", len(n.SubnetTags), maxSubnetTags)
 	case len(n.SubnetTags) == 0 && !strings.HasPrefix(string(n.Subnet), "subnet-"):
-		add("subnet: %q is no subnet ID", n.Subnet)
+		say("subnet: %q is no subnet ID", n.Subnet)
 	}
 	for _, g := range n.Groups {
 		if !strings.HasPrefix(string(g), "sg-") {
-			add("securityGroups: %q is no security group ID", g)
+			say("securityGroups: %q is no security group ID", g)
 		}
 	}
 	if n.Card < 0 {
-		add("networkCard: must not be negative")
+		say("networkCard: must not be negative")
 	}
 	if n.EveryCard && n.Card != 0 {
-		add("networkCard: %d cannot stand with every card", n.Card)
+		say("networkCard: %d cannot stand with every card", n.Card)
 	}
 	if n.Index < 0 {
-		add("deviceIndex: must not be negative")
+		say("deviceIndex: must not be negative")
 	}
 	if n.Last && n.Index != 0 {
-		add("deviceIndex: %d cannot stand with the last one", n.Index)
+		say("deviceIndex: %d cannot stand with the last one", n.Index)
 	}
 	switch n.Addressing {
 	case DHCP, Start:
 		if len(n.Addresses) > 0 {
-			add("addresses: only stand with addressing %s", Fixed)
+			say("addresses: only stand with addressing %s", Fixed)
 		}
 	case Fixed:
 		if len(n.Addresses) == 0 {
-			add("addresses: are missing for addressing %s", Fixed)
+			say("addresses: are missing for addressing %s", Fixed)
 		}
 	default:
-		add("addressing: %q is not one of %s, %s, %s", n.Addressing, DHCP, Start, Fixed)
+		say("addressing: %q is not one of %s, %s, %s", n.Addressing, DHCP, Start, Fixed)
 	}
 	for _, a := range n.Addresses {
 		if !a.Is4() {
-			add("addresses: %s is no IPv4 address", a)
+			say("addresses: %s is no IPv4 address", a)
 		}
 	}
 	if n.Stock < 0 || n.Stock > maxStock {
-		add("stock: must be 0 to %d", maxStock)
+		say("stock: must be 0 to %d", maxStock)
 	}
 	return errs
 }

@@ -19,7 +19,7 @@ const settleTime = 30 * time.Second
 // obstacles are the reasons why targets that are not attached yet cannot be, and what they must wait for. mine are the ENIs that
 // exist.
 func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, waits []string) {
-	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	say := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	perCard := map[int]int{}
 	perSubnet := map[eni.SubnetID]int{}
 	checked := map[eni.SubnetID]bool{}
@@ -29,9 +29,9 @@ func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, w
 		reasons, waits = append(reasons, why...), append(waits, wait...)
 		switch cards := len(f.Layout.Cards); {
 		case t.Slot.Card >= cards:
-			add("%s has no network card %d (it has %d)", f.Worker.Type, t.Slot.Card, cards)
+			say("%s has no network card %d (it has %d)", f.Worker.Type, t.Slot.Card, cards)
 		case f.Layout.Cards[t.Slot.Card].EFAOnly():
-			add("network card %d of %s is for EFA only", t.Slot.Card, f.Worker.Type)
+			say("network card %d of %s is for EFA only", t.Slot.Card, f.Worker.Type)
 		}
 		if _, exists := mine[t.Slot]; exists {
 			continue
@@ -43,7 +43,7 @@ func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, w
 	for _, t := range missing {
 		if need := perSubnet[t.Subnet]; need > t.In.Available && !checked[t.Subnet] {
 			checked[t.Subnet] = true
-			add("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
+			say("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
 		}
 	}
 	full, leaving := f.overLimits(missing, perCard)
@@ -90,8 +90,8 @@ func (f Facts) overLimits(missing []Target, perCard map[int]int) (reasons, waits
 			going++
 		}
 	}
-	add := func(over, going int, format string, args ...any) {
-		switch text := fmt.Sprintf(format, args...); {
+	tell := func(over, going int, text string) {
+		switch {
 		case over > going:
 			reasons = append(reasons, text)
 		case over > 0:
@@ -99,18 +99,22 @@ func (f Facts) overLimits(missing []Target, perCard map[int]int) (reasons, waits
 		}
 	}
 	if want := len(missing); want > 0 {
-		add(all+want-f.Layout.Interfaces, going, "%s allows %d ENIs: %d are attached and %d are wanted", f.Worker.Type, f.Layout.Interfaces, all, want)
+		tell(all+want-f.Layout.Interfaces, going, wordLimit(f.Worker.Type, f.Layout.Interfaces, all, want))
 	}
 	if len(f.Layout.Cards) < 2 {
 		return reasons, waits
 	}
 	for card, c := range f.Layout.Cards {
 		if want := perCard[card]; want > 0 {
-			add(attached[card]+want-c.Interfaces, leaving[card], "network card %d of %s allows %d ENIs: %d are attached and %d are wanted",
-				card, f.Worker.Type, c.Interfaces, attached[card], want)
+			of := fmt.Sprintf("network card %d of %s", card, f.Worker.Type)
+			tell(attached[card]+want-c.Interfaces, leaving[card], wordLimit(of, c.Interfaces, attached[card], want))
 		}
 	}
 	return reasons, waits
+}
+
+func wordLimit(of string, allows, attached, wanted int) string {
+	return fmt.Sprintf("%s allows %d ENIs: %d are attached and %d are wanted", of, allows, attached, wanted)
 }
 
 // againstGroups checks that the security groups exist, in the subnet's VPC.
@@ -129,23 +133,23 @@ func (f Facts) againstGroups(t Target) (reasons []string) {
 
 // againstAddresses checks that there are addresses of the kind that the target takes.
 func (f Facts) againstAddresses(t Target) (reasons []string) {
-	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	say := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	if slots := f.Layout.SecondarySlots(); t.Stock > slots {
-		add("a stock of %d does not fit: an ENI of %s holds %d secondary addresses", t.Stock, f.Worker.Type, slots)
+		say("a stock of %d does not fit: an ENI of %s holds %d secondary addresses", t.Stock, f.Worker.Type, slots)
 	}
 	if !t.In.IPv4.IsValid() {
 		if t.Addressing != DHCP || t.Stock > 0 {
-			add("subnet %s has no IPv4 range to choose addresses from", t.Subnet)
+			say("subnet %s has no IPv4 range to choose addresses from", t.Subnet)
 		}
 		return reasons
 	}
 	for _, a := range t.Addresses {
 		if !t.In.IPv4.Contains(a) || eni.ReservedByVPC(t.In.IPv4, a) {
-			add("address %s is not one that an ENI in subnet %s (%s) can have", a, t.Subnet, t.In.IPv4)
+			say("address %s is not one that an ENI in subnet %s (%s) can have", a, t.Subnet, t.In.IPv4)
 		}
 	}
 	if held, known := f.Held[t.Subnet]; known && (t.Addressing != DHCP || t.Stock > 0) && len(held.candidates(t, 1, nil)) == 0 {
-		add("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
+		say("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
 	}
 	return reasons
 }

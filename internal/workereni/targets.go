@@ -57,17 +57,23 @@ func (f Facts) place(i Interface) (here eni.Subnet, elsewhere []string, why stri
 			found = append(found, string(s.ID))
 		}
 	}
+	if len(found) > 1 || len(found)+len(elsewhere) == 0 {
+		return eni.Subnet{}, nil, f.wordSubnets(i, found)
+	}
+	return here, elsewhere, ""
+}
+
+// wordSubnets says that the interface's subnet is not one.
+func (f Facts) wordSubnets(i Interface, found []string) string {
 	tags := strings.TrimPrefix(fmt.Sprint(i.SubnetTags), "map")
 	switch {
 	case len(found) > 1:
 		slices.Sort(found)
-		return here, nil, fmt.Sprintf("subnets %s of %s all have the tags %s: one is wanted", strings.Join(found, ", "), f.Worker.AZ, tags)
-	case len(found)+len(elsewhere) > 0:
-		return here, elsewhere, ""
+		return fmt.Sprintf("subnets %s of %s all have the tags %s: one is wanted", strings.Join(found, ", "), f.Worker.AZ, tags)
 	case i.Subnet != "":
-		return here, nil, fmt.Sprintf("subnet %s does not exist", i.Subnet)
+		return fmt.Sprintf("subnet %s does not exist", i.Subnet)
 	}
-	return here, nil, fmt.Sprintf("no subnet of %s has the tags %s", f.Worker.VPC, tags)
+	return fmt.Sprintf("no subnet of %s has the tags %s", f.Worker.VPC, tags)
 }
 
 // carries reports whether all of the tags are among those of something.

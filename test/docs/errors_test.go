@@ -105,6 +105,9 @@ func errorsIn(t *testing.T, file string) map[string]int {
 			if arg, ok := makers[nameOf(n.Fun)]; ok && arg < len(n.Args) {
 				texts = textsIn(n.Args[arg])
 			}
+			if nameOf(n.Fun) == "append" && nameOf(n.Args[0]) == "reasons" {
+				texts = textsIn(n.Args[1])
+			}
 		case *ast.FuncDecl: // what words a failure
 			if strings.HasPrefix(n.Name.Name, "word") {
 				ast.Inspect(n.Body, func(n ast.Node) bool {
