@@ -63,6 +63,7 @@ const scenarioHelp = `The scenario file (YAML; everything from ec2 on is optiona
   ec2:
     latency: 80ms
     propagation: {route: 1s, imds: 2s, describe: 1s}
+    boot: 15s                               # for how long an instance that is launched is pending
     assignOwned: ok                         # or error
     mixedBatch: atomic                      # or partial
     throttle:                               # a bucket per action; default sizes them by class

@@ -79,6 +79,7 @@ subnets:
 - {name: other, cidr: 10.99.1.0/24, az: us-west-2a}
 ec2:
   latency: 40ms
+  boot: 2s
   propagation: {route: 500ms, imds: 1s, describe: 1s}
 functions: {retryAfter: 2s}
 `
