@@ -185,11 +185,20 @@ func silence(link string) [][2]string {
 	return [][2]string{{"ipv6/conf/" + link + "/accept_ra", "0"}, {"ipv6/conf/" + link + "/autoconf", "0"}}
 }
 
-// writeSysctls leaves out files that the kernel does not have. /proc/sys/net shows the namespace of the thread that opens
-// the file.
+// Where the sysctls of the network namespace are whose thread opens them: in a container, whose own /proc/sys is read-only, the
+// host's are there if it was given them.
+const (
+	sysctlDir     = "/proc/sys/net"
+	hostSysctlDir = "/host/proc/sys/net"
+)
+
+// writeSysctls leaves out files that the kernel does not have.
 func writeSysctls(values [][2]string) error {
 	for _, v := range values {
-		err := os.WriteFile(filepath.Join("/proc/sys/net", v[0]), []byte(v[1]), 0)
+		err := os.WriteFile(filepath.Join(sysctlDir, v[0]), []byte(v[1]), 0)
+		if errors.Is(err, unix.EROFS) && os.WriteFile(filepath.Join(hostSysctlDir, v[0]), []byte(v[1]), 0) == nil {
+			continue
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set sysctl: %w", err)
 		}
