@@ -15,7 +15,7 @@ STATIC := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 # Plugins start with one scheduler thread: docs/adr/0030.
 PLUGIN := CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -E multus_vpc_entry"
 SUITE = MULTUS_VPC_BIN="$(CURDIR)/bin" MULTUS_VPC_PEERS="$$(scripts/tools.sh test/peers)" \
-	MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" .cache/suite
+	MULTUS_VPC_STACK="$$(scripts/tools.sh test/stack)" MULTUS_VPC_HELM="$$(scripts/tools.sh test/chart/helm)" .cache/suite
 
 ##@ Everyday
 

@@ -7,6 +7,7 @@
 #   tools.sh tools        developer tools
 #   tools.sh test/peers   cnitool and the reference CNI plugins
 #   tools.sh test/stack   etcd, kube-apiserver, Multus, whereabouts: some minutes at first
+#   tools.sh test/chart/helm   Helm
 # A comment after a tool is its program's name, where the package's says too little. Beside a go.mod, `ldflags` is for the
 # linker, and `copies` names files of the pinned modules that lie beside the programs then. The folder is named by what
 # went in, so a second run only prints.

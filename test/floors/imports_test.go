@@ -161,6 +161,7 @@ var table = []row{
 	{path: "test/cfn", floor: tests},
 	{path: "test/cfn/refresh", floor: tests},
 	{path: "test/chaos", floor: tests},
+	{path: "test/chart", floor: tests},
 	{path: "test/conformance", floor: tests, libraries: []string{cni, cniPlugins, errgroup, netlink, sys}, also: []floor{tests}},
 	{path: "test/docs", floor: tests},
 	{path: "test/drain", floor: tests},
