@@ -32,7 +32,7 @@ func (r *run) read(ctx context.Context) (err error) {
 		if r.ours, err = r.ec2.DevicesTagged(ctx, r.cfg.identity(r.q.Instance)); err != nil {
 			return err
 		}
-		r.looked = true
+		r.looked, r.seen = true, time.Now()
 	}
 	if err := r.readOnce(ctx, r.worker); err != nil {
 		return err

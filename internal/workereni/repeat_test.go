@@ -137,6 +137,33 @@ func TestAnInstanceThatGoesMeanwhile(t *testing.T) {
 	}
 }
 
+// TestAnInstanceThatGoesWhileCallsAreThrottled is not waited for until the time is up; nor are its ENIs created again meanwhile.
+func TestAnInstanceThatGoesWhileCallsAreThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+lags["late"])
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "AttachNetworkInterface", Nth: 1, Count: 1000, Kind: front.ErrorBefore, Code: "RequestLimitExceeded"}}); err != nil {
+			t.Fatal(err)
+		}
+		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+		began := time.Now()
+		time.AfterFunc(2*time.Minute, func() {
+			if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(id)}); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := w.launch(w.flow(cfg), id); !errors.Is(err, workereni.ErrGone) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > 3*time.Minute {
+			t.Errorf("it was noticed after %s", took)
+		}
+		if n := w.calls("CreateNetworkInterface", "ok"); n > 2 {
+			t.Errorf("%d calls created two ENIs", n)
+		}
+		w.wantENIs()
+	})
+}
+
 // TestTerminatedWhileLaunching: both events at once. What stays behind goes with the instance, or by the sweep.
 func TestTerminatedWhileLaunching(t *testing.T) {
 	for lag, ec2 := range lags {

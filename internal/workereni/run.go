@@ -28,6 +28,7 @@ type run struct {
 	absent time.Time    // since when EC2 does not know it; zero when it does
 	ours   []eni.Device // looked says whether they are read
 	looked bool
+	seen   time.Time // when they were read
 
 	settled bool // the next three are read
 	layout  eni.Layout
@@ -135,8 +136,11 @@ func (r *run) pass(ctx context.Context) (progress bool, err error) {
 }
 
 // nothingNew reports whether what is known stays true after the error: EC2 let the call not through, or does not know yet what this
-// run has made.
+// run has made. For a while: where calls are throttled for minutes, what this run made is to be shown, and the worker may have ended.
 func (r *run) nothingNew(err error, s Step) bool {
+	if time.Since(r.seen) > settleTime {
+		return false
+	}
 	return errors.Is(err, eni.ErrThrottled) || errors.Is(err, eni.ErrNotFound) && r.known[s.Device.ID].created && !r.known[s.Device.ID].removed
 }
 
