@@ -77,7 +77,7 @@ func (t *Teller) Watch(what string, look func(progress func(text string)) (measu
 			return
 		}
 		shown = time.Now()
-		t.write(restartLine + "   … " + t.style(dim, what+pad(what)+text))
+		t.write(restartLine + "   … " + t.style(dim, beside(what, text)))
 	}
 	if t.terminal {
 		t.write("   … " + t.style(dim, what))
@@ -102,6 +102,17 @@ func (t *Teller) Watch(what string, look func(progress func(text string)) (measu
 	}
 	t.Say(line)
 	return err == nil
+}
+
+// beside puts progress behind what it is about, which gives way: a line that is longer than the terminal could not be
+// written over.
+func beside(what, text string) string {
+	const narrow = 79 - len("   … ")
+	room := narrow - utf8.RuneCountInString(text) - 2
+	if letters := []rune(what); len(letters) > room {
+		what = string(letters[:max(0, room-1)]) + "…"
+	}
+	return what + "  " + text
 }
 
 // progressInterval keeps a line readable while it changes.

@@ -59,6 +59,19 @@ func TestATerminalSeesProgressAndColour(t *testing.T) {
 	})
 }
 
+func TestProgressFitsIntoANarrowTerminal(t *testing.T) {
+	long := strings.Repeat("é", 90)
+	for _, tc := range []struct{ what, text, want string }{
+		{"what", "1 of 3", "what  1 of 3"},
+		{long, "1 of 3", strings.Repeat("é", 63) + "…  1 of 3"},
+		{"what", long, "…  " + long},
+	} {
+		if got := beside(tc.what, tc.text); got != tc.want {
+			t.Errorf("got %q, want %q", got, tc.want)
+		}
+	}
+}
+
 func TestAFileSeesNoProgress(t *testing.T) {
 	var out strings.Builder
 	New(&out, false).Watch("what holds", func(progress func(string)) (string, error) {
