@@ -265,3 +265,34 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		t.Errorf("connections from %v", peers)
 	}
 }
+
+// TestAListIsAskedForOnce, too, and begins anew with the next call when its state is forgotten between two pages.
+func TestAListIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	answers := []int{http.StatusOK, http.StatusGone, http.StatusServiceUnavailable, http.StatusOK}
+	client, requests := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		code := answers[0]
+		if answers = answers[1:]; code != http.StatusOK {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(code)
+			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d}`, code)
+			return
+		}
+		if len(answers) > 0 {
+			fmt.Fprint(w, `{"metadata":{"continue":"more"},"items":[{"metadata":{"name":"a"},"spec":{"providerID":"aws:///us-west-2a/i-1"}}]}`)
+			return
+		}
+		fmt.Fprint(w, `{"items":[{"metadata":{"name":"a"},"spec":{"providerID":"aws:///us-west-2a/i-1"}}]}`)
+	})
+	for range 2 { // the second page is gone, the server is away
+		if homes, err := client.Homes(t.Context(), "i-1"); err == nil || homes != nil {
+			t.Errorf("%v, %v", homes, err)
+		}
+	}
+	if homes, err := client.Homes(t.Context(), "i-1"); err != nil || len(homes) != 1 {
+		t.Errorf("%v, %v", homes, err)
+	}
+	if len(*requests) != 4 {
+		t.Errorf("requests %q", *requests)
+	}
+}
