@@ -15,8 +15,13 @@ import (
 // terminate empties a worker that ends, and lets it end whatever came of that: a hook that stays open only puts the end off. With an error
 // the handling is repeated, and what then is left the sweep takes.
 //
-// An instance that goes into the warm pool lives on: its pods leave, its ENIs stay. One that ends in the pool has no pods.
+// An instance that goes into the warm pool lives on: its pods leave, its ENIs stay. By a late event it may be out of there again, with
+// pods: it is left alone. One that ends in the pool has no pods.
 func (a action) terminate(ctx context.Context, since time.Time) error {
+	if a.Destination == lifecycle.WarmPool && a.hooks != nil && errors.Is(a.hooks.Heartbeat(ctx, a.Action), lifecycle.ErrNotWaiting) {
+		a.log.Info("lifecycle action waits no longer", "result", resultNone)
+		return nil
+	}
 	work, cancel := shorter(ctx, answerTime)
 	defer cancel()
 	stop := a.beat(ctx)

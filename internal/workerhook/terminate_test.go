@@ -76,8 +76,11 @@ func TestHowATerminationGoes(t *testing.T) {
 			terminate: fine, action: func(a *lifecycle.Action) { a.Origin = lifecycle.WarmPool }, beats: 1,
 			steps: []string{"terminate " + worker + " at 0s", "answer CONTINUE at 0s"},
 		},
+		"long back into the warm pool": {
+			action: func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }, closed: true,
+		},
 		"back into the warm pool": {
-			drain: fine, action: func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }, drained: "yes", beats: 1,
+			drain: fine, action: func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }, drained: "yes", beats: 2, // the first asks whether anybody waits
 			steps: []string{"drain " + worker + " since 23:59:53 at 0s", "answer CONTINUE at 0s"},
 		},
 	} {
