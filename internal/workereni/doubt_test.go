@@ -15,6 +15,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
@@ -157,6 +158,26 @@ func TestOneThatCannotGoKeepsNoOther(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		w.wantENIs("0:2 n6-a unattached")
+	})
+}
+
+// TestASurplusENIThatCannotGoIsPassedOver: the worker has what it is to have.
+func TestASurplusENIThatCannotGoIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		id := w.instance("m5.2xlarge", "nodes-a")
+		var last string
+		for range 2 {
+			e, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: w.lab.Subnets["n4-a"], Tags: map[string]string{
+				workereni.TagOwner: "group-1", workereni.TagInstance: string(id), workereni.TagSlot: "0:1", eni.TagNoManage: "true",
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = max(last, e.ID)
+		}
+		w.mustLaunch(workereni.New(w.config(w.on("n4-a")), undeletable{w.client(), eni.ID(last)}, w.log), id)
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:1 n4-a unattached")
 	})
 }
 

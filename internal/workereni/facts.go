@@ -59,7 +59,8 @@ func (r *run) find(ctx context.Context) (eni.Worker, error) {
 
 // facts are what read has collected.
 func (r *run) facts() Facts {
-	return Facts{Now: time.Now(), Worker: r.worker, Layout: r.layout, Subnets: r.subnets, Groups: r.groups, Ours: r.ours, Held: r.held}
+	ours := slices.DeleteFunc(slices.Clone(r.ours), func(d eni.Device) bool { return r.passedOver[d.ID] })
+	return Facts{Now: time.Now(), Worker: r.worker, Layout: r.layout, Subnets: r.subnets, Groups: r.groups, Ours: ours, Held: r.held}
 }
 
 // forget has the next pass look again: at our ENIs, and after a surprise at the worker as well.

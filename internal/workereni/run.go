@@ -15,9 +15,6 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
 
-// memoryTime is how long what this run did counts although EC2 does not show it.
-const memoryTime = time.Minute
-
 // run is one call of [Flow.Launch].
 type run struct {
 	*Flow
@@ -50,24 +47,18 @@ type run struct {
 	known map[eni.ID]memory
 	// doubted says since when EC2 refuses to change an ENI for a reason that may only seem so.
 	doubted doubts
+	// passedOver are ENIs too many that EC2 does not delete for us.
+	passedOver map[eni.ID]bool
 	// Tokens: how many have been used up for a slot, and since when the present one is refused: it has made an ENI, by other words
 	// than ours.
 	spent
 	refused map[Slot]time.Time
 }
 
-// memory is an ENI as this run left it.
-type memory struct {
-	eni.Device
-	at                         time.Time
-	created, attached, removed bool
-	setCheck, setEnd           bool // source/destination check, delete-on-termination
-}
-
 func newRun(f *Flow, q Request, used spent) *run {
 	return &run{
 		Flow: f, q: q, held: map[eni.SubnetID]Held{}, reservations: map[eni.SubnetID][]eni.Reservation{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
-		known: map[eni.ID]memory{}, doubted: doubts{}, spent: used, refused: map[Slot]time.Time{},
+		known: map[eni.ID]memory{}, doubted: doubts{}, passedOver: map[eni.ID]bool{}, spent: used, refused: map[Slot]time.Time{},
 	}
 }
 
@@ -164,51 +155,6 @@ func (r *run) confirm() error {
 	return nil
 }
 
-// merge puts what this run did over what EC2 shows.
-func (r *run) merge(f Facts) Facts {
-	ours := make([]eni.Device, 0, len(f.Ours))
-	for _, d := range f.Ours {
-		m, ok := r.known[d.ID]
-		if !ok || f.Now.Sub(m.at) > memoryTime {
-			ours = append(ours, d)
-			continue
-		}
-		if m.removed {
-			continue
-		}
-		if m.attached && !d.Attached() {
-			d.Attachment, d.InstanceID, d.NetworkCard, d.DeviceIndex = m.Attachment, m.InstanceID, m.NetworkCard, m.DeviceIndex
-		}
-		if m.setEnd {
-			d.DeleteOnTermination = m.DeleteOnTermination
-		}
-		if m.setCheck {
-			d.SourceDestCheck = m.SourceDestCheck
-		}
-		ours = append(ours, d)
-	}
-	for id, m := range r.known {
-		shown := slices.ContainsFunc(f.Ours, func(d eni.Device) bool { return d.ID == id })
-		if !shown && m.created && !m.removed && f.Now.Sub(m.at) <= memoryTime {
-			ours = append(ours, m.Device)
-		}
-	}
-	f.Ours = ours
-	return f
-}
-
-// remember notes what a call did to an ENI.
-func (r *run) remember(d eni.Device, change func(*memory)) {
-	m, ok := r.known[d.ID]
-	if !ok {
-		m = memory{Device: d}
-		r.done = append(r.done, d.ID)
-	}
-	m.at = time.Now()
-	change(&m)
-	r.known[d.ID] = m
-}
-
 // do makes one call.
 func (r *run) do(ctx context.Context, s Step) (err error) {
 	d, w := s.Device, r.worker
@@ -239,7 +185,12 @@ func (r *run) do(ctx context.Context, s Step) (err error) {
 			err = nil
 		}
 	}
-	return r.weigh(s, err)
+	if err = r.weigh(s, err); s.Do == Remove && permanent(err) { // the worker has its ENIs all the same
+		r.log.Warn("surplus ENI cannot be deleted", "eni", d.ID, "instance", w.ID, "error", err)
+		r.passedOver[d.ID] = true
+		return nil
+	}
+	return err
 }
 
 // create makes the target's ENI. All runs for a worker use the same token for a slot, so that EC2 makes one ENI for all of them.
