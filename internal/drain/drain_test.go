@@ -87,7 +87,7 @@ func TestDrain(t *testing.T) {
 				}
 			},
 			after: 10 * time.Minute, there: []string{"a", "b"},
-			err: "drain the node of i-0123456789abcdef0: not done in 10m0s: not yet: 2 pods are on the node: " +
+			err: "drain the node of i-0123456789abcdef0: not done in 10m0s: 2 pods are on the node: " +
 				"core/a (The disruption budget upf needs 2 healthy pods and has 2 currently), core/b (has not ended yet)",
 		},
 		"the API is away for ever":     {pods: []cluster.Resident{pod("a")}, world: failing("", time.Hour, errAway), after: 10 * time.Minute, err: "not done in 10m0s: connection refused", there: []string{"a"}},

@@ -44,8 +44,10 @@ type progress struct {
 	stuck   bool
 }
 
-// errLater is a step that has to come again.
-var errLater = errors.New("not yet")
+// later is what a step that has to come again waits for.
+type later struct{ error }
+
+func (l later) Unwrap() error { return l.error }
 
 // until takes a step again and again until it succeeds, the limit since a time is over, access is denied for too long, or ctx ends. The
 // error is what was in the way at last.
@@ -73,7 +75,7 @@ func (r *run) until(ctx context.Context, since time.Time, limit time.Duration, s
 			continue
 		}
 		last = err
-		if errors.Is(err, errLater) {
+		if _, waits := errors.AsType[later](err); waits {
 			pause, denied = pollInterval, time.Time{}
 			timer.Reset(pause)
 			continue
@@ -111,7 +113,7 @@ func (r *run) empty(ctx context.Context) error {
 	for i, p := range due {
 		r.note(ctx, p, errs[i])
 	}
-	return fmt.Errorf("%w: %d pods are on the node", errLater, len(pods))
+	return later{fmt.Errorf("%d pods are on the node", len(pods))}
 }
 
 // note keeps what came of an eviction.
@@ -184,7 +186,7 @@ func (r *run) uncordon(ctx context.Context) error {
 			continue
 		}
 		if err = r.api.Uncordon(ctx, h); errors.Is(err, cluster.ErrGone) {
-			return fmt.Errorf("%w: %w", errLater, err) // it has changed
+			return later{err} // it has changed
 		}
 		if err != nil {
 			return err
@@ -270,7 +272,7 @@ func (r *run) clear(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	return fmt.Errorf("%w: %d pods are on the node", errLater, len(pods))
+	return later{fmt.Errorf("%d pods are on the node", len(pods))}
 }
 
 func (r *run) of(p cluster.Resident) *progress {
