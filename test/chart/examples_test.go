@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// SPDX-FileCopyrightText: The multus-vpc authors
+
+package chart
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// readExample are the objects of a file of the folder examples, without the namespace, which is the user's to make.
+func readExample(t *testing.T, name string) map[string]object {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "examples", name))
+	must(t, err)
+	all := objects(t, string(text))
+	maps.DeleteFunc(all, func(_ string, o object) bool { return o["kind"] == "Namespace" })
+	return all
+}
+
+// TestChartIsTheExamples: what the chart installs is what the examples have, object by object, but for labels, image and pull policy.
+// So there is one truth about what our programs may do, and about the webhook.
+func TestChartIsTheExamples(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		files  []string
+		values []string
+	}{
+		{
+			"the agent's rules", []string{"agent-rbac.yaml"},
+			[]string{"--set=image.repository=multus-vpc", "--show-only=templates/agent/rbac.yaml"},
+		},
+		{
+			"the injector", []string{"injector/injector.yaml"},
+			[]string{
+				"--set=image.repository=multus-vpc,image.tag=latest,injector.enabled=true", "--show-only=templates/injector/rbac.yaml",
+				"--show-only=templates/injector/certificate.yaml", "--show-only=templates/injector/deployment.yaml", "--show-only=templates/injector/webhook.yaml",
+			},
+		},
+		{
+			"the sweep", []string{"vpcctl-rbac.yaml", "workloads/sweep-cronjob.yaml"},
+			[]string{
+				"--set=image.repository=registry.example.com/multus-vpc,sweep.enabled=true,sweep.cluster=core,sweep.ranges={10.10.1.80-10.10.1.95},sweep.env.AWS_REGION=us-west-2",
+				`--set-string=image.tag=1,sweep.serviceAccount.annotations.eks\.amazonaws\.com/role-arn=arn:aws:iam::111122223333:role/multus-vpc-sweep`,
+				"--show-only=templates/sweep/rbac.yaml", "--show-only=templates/sweep/cronjob.yaml",
+			},
+		},
+		{
+			"the draining function's rules", []string{"drain-rbac.yaml", "drain-force-rbac.yaml"},
+			[]string{"--set=image.repository=multus-vpc,drain.enabled=true,drain.force=true", "--show-only=templates/drain.yaml"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			want := map[string]object{}
+			for _, file := range c.files {
+				maps.Copy(want, readExample(t, file))
+			}
+			got := newHelm(t).render(c.values...)
+			if diff := cmp.Diff(plain(t, want), plain(t, got)); diff != "" {
+				t.Errorf("(-examples +chart):\n%s", diff)
+			}
+		})
+	}
+}
+
+// plain is what is compared of objects: no labels of their own, and no pull policies.
+func plain(t *testing.T, all map[string]object) map[string]object {
+	t.Helper()
+	var clean func(v any)
+	clean = func(v any) {
+		switch v := v.(type) {
+		case object:
+			delete(v, "imagePullPolicy")
+			for _, inner := range v {
+				clean(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				clean(inner)
+			}
+		}
+	}
+	for _, o := range all {
+		delete(at(t, o, "metadata").(object), "labels")
+		clean(o)
+	}
+	return all
+}
+
+// TestOnlyWhatIsAskedFor: the defaults install the agent and nothing else, and each part brings its own objects.
+func TestOnlyWhatIsAskedFor(t *testing.T) {
+	t.Parallel()
+	h := newHelm(t)
+	agent := []string{
+		"ClusterRole multus-vpc-agent", "ClusterRoleBinding multus-vpc-agent", "ConfigMap multus-vpc-agent", "DaemonSet multus-vpc-agent",
+		"Pod multus-vpc-test", "ServiceAccount agent",
+	}
+	for set, more := range map[string][]string{
+		"image.repository=a":              nil,
+		"drain.enabled=true":              {"ClusterRole multus-vpc-drain", "ClusterRoleBinding multus-vpc-drain"},
+		"sweep.enabled=true":              {"ClusterRole multus-vpc-sweep", "ClusterRoleBinding multus-vpc-sweep", "CronJob sweep", "ServiceAccount sweep"},
+		"metrics.podMonitor.enabled=true": {"PodMonitor multus-vpc-agent"},
+		"injector.enabled=true": {
+			"ClusterRole multus-vpc-injector", "ClusterRoleBinding multus-vpc-injector", "Deployment multus-vpc-injector",
+			"MutatingWebhookConfiguration multus-vpc-injector", "PodDisruptionBudget multus-vpc-injector", "Role injector", "RoleBinding injector",
+			"Secret multus-vpc-injector", "Service multus-vpc-injector", "ServiceAccount injector",
+		},
+		"injector.enabled=true,injector.certManager.enabled=true,injector.certManager.issuerRef.name=a,metrics.podMonitor.enabled=true": {
+			"Certificate multus-vpc-injector", "ClusterRole multus-vpc-injector", "ClusterRoleBinding multus-vpc-injector", "Deployment multus-vpc-injector",
+			"MutatingWebhookConfiguration multus-vpc-injector", "PodDisruptionBudget multus-vpc-injector", "PodMonitor multus-vpc-agent",
+			"PodMonitor multus-vpc-injector", "Service multus-vpc-injector", "ServiceAccount injector",
+		},
+		"networks[0].name=n6,networks[0].config.type=vpcipvlan": {"NetworkAttachmentDefinition n6"},
+	} {
+		want := slices.Sorted(slices.Values(slices.Concat(agent, more)))
+		got := slices.Sorted(maps.Keys(h.render("--set=image.repository=a", "--set="+set)))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", set, diff)
+		}
+	}
+}
