@@ -44,6 +44,10 @@ build: ## Build static binaries into bin/
 lambda: ## Pack the function for both architectures into dist/: the same sources give the same bytes
 	@go run ./lambda/pack -o dist
 
+.PHONY: images
+images: ## Build the image for amd64 and arm64 with docker, podman or buildah (IMAGE, PUSH=yes)
+	@scripts/images.sh
+
 .PHONY: test check
 test: setup-test build lint test-tools mutants ## All checks: lint, tests here, tests that need ipvlan, mutants
 	@$(SUITE)
