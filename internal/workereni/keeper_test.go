@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -170,19 +171,64 @@ func TestAKeeperLeavesOthersAlone(t *testing.T) {
 	})
 }
 
+// TestAKeeperGivesWay: somebody else takes the index between the plan and the attachment.
+func TestAKeeperGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		id := w.instance("m5.2xlarge", "nodes-a")
+		e, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: w.lab.Subnets["nodes-a"]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		taken := false
+		rival := func(next http.RoundTripper) http.RoundTripper {
+			return transport(func(r *http.Request) (*http.Response, error) {
+				if action(t, r) == "AttachNetworkInterface" && !taken {
+					taken = true
+					if _, err := w.lab.Cloud.AttachNetworkInterface(time.Now(), vpc.AttachNetworkInterfaceInput{
+						NetworkInterfaceID: e.ID, InstanceID: string(id), DeviceIndex: 3,
+					}); err != nil {
+						t.Error(err)
+					}
+				}
+				return next.RoundTrip(r)
+			})
+		}
+		began := time.Now()
+		k := keep(t.Context(), w.flow(w.byTags("n4", "n6"), rival), id)
+		if p := k.Problem(); p != "" || !taken {
+			t.Errorf("problem %q, the index was taken %t", p, taken)
+		}
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 dies")
+		if took := time.Since(began); took > 2*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// action reads which one a request asks for.
+func action(t *testing.T, r *http.Request) string {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		t.Error(err)
+	}
+	return form.Get("Action")
+}
+
 // dyingAt ends ctx when the action is called, which does not get through.
-func dyingAt(cancel context.CancelFunc, action string) func(http.RoundTripper) http.RoundTripper {
+func dyingAt(t *testing.T, cancel context.CancelFunc, at string) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper {
 		return transport(func(r *http.Request) (*http.Response, error) {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return nil, err
-			}
-			if strings.Contains(string(body), "Action="+action+"&") {
+			if action(t, r) == at {
 				cancel()
 				return nil, errors.New("the process has ended")
 			}
-			r.Body = io.NopCloser(bytes.NewReader(body))
 			return next.RoundTrip(r)
 		})
 	}
@@ -197,7 +243,7 @@ func TestKeepersSweep(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		mortal, end := context.WithCancel(ctx)
-		keep(mortal, w.flow(cfg, dyingAt(end, "AttachNetworkInterface")), ends)
+		keep(mortal, w.flow(cfg, dyingAt(t, end, "AttachNetworkInterface")), ends)
 		if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(ends)}); err != nil {
 			t.Fatal(err)
 		}
