@@ -113,7 +113,7 @@ func (p *iface) claim(ctx context.Context) {
 	errs := map[unit]error{}
 	if err != nil {
 		for _, u := range us {
-			errs[u] = fmt.Errorf("record the intent: %w", err)
+			errs[u] = fmt.Errorf("record the intent: %w; free space in the agent's state directory", err)
 		}
 	} else {
 		p.request(ctx, ws, errs)

@@ -69,7 +69,7 @@ func (c *class) growByName(ctx context.Context, need int) error {
 	}
 	n.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("record the intent: %w", err)
+		return fmt.Errorf("record the intent: %w; free space in the agent's state directory", err)
 	}
 	c.assign(ctx, us, true)
 	return nil
