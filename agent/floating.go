@@ -31,6 +31,7 @@ type watchers struct {
 	node    *pool.Node
 	ports   guard.Ports
 	log     *slog.Logger
+	tell    func(pool.Notice)
 	running map[attachment.Key]*watcher
 	wg      sync.WaitGroup
 }
@@ -98,6 +99,10 @@ func (w *watchers) start(ctx context.Context, f pool.Floating) *watcher {
 	cfg := podsync.DefaultConfig()
 	cfg.Floating, cfg.Grace, cfg.Log = f.Ranges, 0, log // the pool has a cooldown of its own
 	cfg.Known = func(a netip.Addr) bool { return slices.Contains(known, a) }
+	cfg.Contested = func(by attachment.Interface, a netip.Addr) {
+		w.tell(pool.Notice{Pod: f.Pod, About: pool.AddressContested, Text: fmt.Sprintf(
+			"%s is on %s, and another ENI has it; it is left there until it appears here anew, or nobody has it", a, by.Name)})
+	}
 	pod := podsync.Narrow(podlink.Namespace(f.Netns.Path), f.IfName, f.Ranges)
 	s := podsync.New(cfg, pod, agentAlone{guard.New(guard.Config{Floating: f.Ranges, OnConflict: attachment.Never, Log: log}, w.ports), tenant{f.Netns}})
 	w.wg.Go(func() {

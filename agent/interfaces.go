@@ -57,6 +57,7 @@ type worker struct {
 	keeper *workereni.Keeper                           // nil without interfaces in the configuration
 	await  int                                         // ENIs for pods
 	unveil func(context.Context) (had bool, err error) // removes the startup taint; nil without a Kubernetes API that knows the node
+	events *herald
 }
 
 // Status is the node's, with what is in the way of its ENIs.

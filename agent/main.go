@@ -121,6 +121,8 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 
 	o.pool.BootID, o.pool.Uptime = boot.BootID, uptime
 	m.wire(&o.pool)
+	events := newHerald(client, o.nodeName, log)
+	o.pool.Tell = events.tell
 	ec2 := ec2eni.New(ec2eni.Config{SDK: sdk, Log: log, Observe: m.call})
 	ports := pool.Ports{
 		EC2:        ec2,
@@ -135,7 +137,7 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if client != nil { // a nil client is no nil interface
 		ports.Pods, behind.Pods = client, networks{client, o.nodeName}
 	}
-	node := &worker{Node: pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted), await: o.awaitInterfaces}
+	node := &worker{Node: pool.New(o.pool, instance, ports, entries(found.Entries), found.Rebooted), await: o.awaitInterfaces, events: events}
 	if len(o.interfaces.Interfaces) > 0 {
 		m.expect(ec2eni.WorkerActions())
 		node.keeper = workereni.NewKeeper(workereni.New(o.interfaces, ec2, log), instance.ID)
@@ -150,7 +152,7 @@ func serveNode(ctx context.Context, o options, log *slog.Logger, m *metrics) (er
 	if err := install(o.cniBinDir); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	w := &watchers{node: node.Node, ports: behind, log: log, running: map[attachment.Key]*watcher{}}
+	w := &watchers{node: node.Node, ports: behind, log: log, tell: events.tell, running: map[attachment.Key]*watcher{}}
 	if client != nil && o.nodeName != "" {
 		node.unveil = func(ctx context.Context) (bool, error) { return client.RemoveTaint(ctx, o.nodeName, startupTaint) }
 	}
@@ -172,6 +174,7 @@ func work(ctx context.Context, o options, log *slog.Logger, node *worker, g *gua
 	part("pool", func(ctx context.Context) error { node.Run(ctx); return nil })
 	part("interfaces", node.keep)
 	part("taint", func(ctx context.Context) error { node.welcome(ctx, log); return nil })
+	part("events", func(ctx context.Context) error { node.events.run(ctx); return nil })
 	part("watch links", func(ctx context.Context) error { return link.Watch(ctx, node.LinksChanged) })
 	part("watch pods", func(ctx context.Context) error { w.run(ctx); return nil })
 	part("serve plugins", func(ctx context.Context) error {

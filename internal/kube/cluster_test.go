@@ -82,6 +82,7 @@ func TestOfAnAPIServer(t *testing.T) {
 	}
 	listed(t, c, agent)
 	welcomed(t, c, agent)
+	recorded(t, c, agent, was)
 	mayNothingElse(t, c, as)
 
 	definitions, err := stack.Definitions(programs)
@@ -152,6 +153,27 @@ func welcomed(t *testing.T, c *kubernetes.Cluster, agent *kube.Client) {
 	}
 }
 
+// recorded demands that the agent's events are the pod's, as kubectl looks for them.
+func recorded(t *testing.T, c *kubernetes.Cluster, agent *kube.Client, pod attachment.Pod) {
+	t.Helper()
+	for i := range 2 {
+		event := kube.Event{Pod: pod, Warning: true, Reason: "AddressLost", Message: strings.Repeat("long ", 300), Time: time.Unix(1_800_000_000, int64(i)), Node: "node-1"}
+		if err := agent.Record(t.Context(), event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found struct {
+		Items []struct{ Type, Reason, Message string }
+	}
+	of := url.Values{"fieldSelector": {"involvedObject.kind=Pod,involvedObject.name=" + pod.Name + ",involvedObject.uid=" + pod.UID + ",type=Warning"}}
+	if err := c.Do(t.Context(), http.MethodGet, "/api/v1/namespaces/default/events?"+of.Encode(), nil, &found); err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Items) != 2 || found.Items[0].Reason != "AddressLost" || !strings.HasPrefix(found.Items[0].Message, "long long ") {
+		t.Errorf("events of the pod: %+v", found.Items)
+	}
+}
+
 // allowed asks until the API server has heard of the role, which its authorizer watches for.
 func allowed(t *testing.T, agent *kube.Client, pod attachment.Pod) (set string, n int, err error) {
 	t.Helper()
@@ -211,6 +233,7 @@ func mayNothingElse(t *testing.T, c *kubernetes.Cluster, as kube.Config) {
 		{http.MethodGet, "/api/v1/namespaces/default/secrets/any"},
 		{http.MethodGet, "/api/v1/namespaces/default/configmaps/any"},
 		{http.MethodGet, "/api/v1/nodes"},
+		{http.MethodGet, "/api/v1/namespaces/default/events"},
 		{http.MethodGet, "/apis/apps/v1/namespaces/default/statefulsets/db"},
 	} {
 		var body any

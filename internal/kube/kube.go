@@ -3,8 +3,8 @@
 
 // Package kube asks the Kubernetes API. A [Client] asks the few questions that a node has: which pod of a StatefulSet a pod is,
 // and what Multus gave the pods of the node. The agent uses it for sticky addresses and for claims. A question is one GET or LIST
-// of metadata; nothing is cached or watched, so that a worker costs the API server nothing until a pod asks. The one thing that it
-// changes is a node's taint. A [Reader] lists what a cluster has, for an operator's command. Both decide nothing about addresses.
+// of metadata; nothing is cached or watched, so that a worker costs the API server nothing until a pod asks. What it
+// changes is a node's taint, and it makes events. A [Reader] lists what a cluster has, for an operator's command. Both decide nothing about addresses.
 //
 // Of client-go it uses the metadata and dynamic clients: the typed clients link every API group's types, four times as much.
 package kube

@@ -109,6 +109,7 @@ func (s *Syncer) fileClaim(e *entry, a answer) {
 func (s *Syncer) contest(e *entry) {
 	e.state, e.ours, e.err = Contested, false, cmp.Or(e.err, ErrContested)
 	s.cfg.Log.Warn("address contested: another ENI has it, and the pod carries it", "ip", e.addr, "interface", e.by.Name)
+	s.cfg.Contested(e.by, e.addr)
 }
 
 // fileRelease applies what a release has brought. The caller holds s.mu.

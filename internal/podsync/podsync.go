@@ -74,6 +74,8 @@ type Config struct {
 	// Moved is told of each address that went from an interface or came to it: pods on the same ENI have to send elsewhere. It does
 	// not block.
 	Moved func(by attachment.Interface, addr netip.Addr, here bool)
+	// Contested is told of each address that is left to another ENI, though it is carried. It does not block.
+	Contested func(by attachment.Interface, addr netip.Addr)
 	// Changed is told of each change of what [Syncer.Report] says.
 	Changed func(Report)
 	Log     *slog.Logger
@@ -87,6 +89,7 @@ func DefaultConfig() Config {
 		CheckInterval: time.Minute,
 		Claimed:       func(time.Duration) {},
 		Moved:         func(attachment.Interface, netip.Addr, bool) {},
+		Contested:     func(attachment.Interface, netip.Addr) {},
 		Changed:       func(Report) {},
 		Log:           slog.New(slog.DiscardHandler),
 	}

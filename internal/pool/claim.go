@@ -213,14 +213,22 @@ func (p *iface) contest(ctx context.Context, w wish, owner eni.ID) error {
 	}
 	p.n.log.Warn("address is moved here from another ENI", "ip", name(u), "from", owner, "to", p.id, "containerID", by.hold.ContainerID,
 		"pod", by.hold.Pod.Namespace+"/"+by.hold.Pod.Name)
-	if u.Addr().Is4() {
-		return p.n.ports.EC2.Assign(ctx, p.id, []netip.Addr{u.Addr()}, true)
-	}
-	// IPv6 has no reassignment: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
-	if err := p.n.ports.EC2.UnassignIPv6(ctx, owner, []netip.Addr{u.Addr()}); err != nil && !errors.Is(err, eni.ErrNotAssigned) {
+	if err := p.moveHere(ctx, u.Addr(), owner); err != nil {
 		return err
 	}
-	return p.n.ports.EC2.AssignIPv6(ctx, p.id, []netip.Addr{u.Addr()})
+	p.n.tell(by.hold.Pod, AddressMoved, "%s was on %s and is taken to %s for this pod", name(u), owner, p.id)
+	return nil
+}
+
+func (p *iface) moveHere(ctx context.Context, a netip.Addr, from eni.ID) error {
+	if a.Is4() {
+		return p.n.ports.EC2.Assign(ctx, p.id, []netip.Addr{a}, true)
+	}
+	// IPv6 has no reassignment: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
+	if err := p.n.ports.EC2.UnassignIPv6(ctx, from, []netip.Addr{a}); err != nil && !errors.Is(err, eni.ErrNotAssigned) {
+		return err
+	}
+	return p.n.ports.EC2.AssignIPv6(ctx, p.id, []netip.Addr{a})
 }
 
 // errNotOurs is an owner from which an address is never taken.

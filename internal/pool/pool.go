@@ -43,9 +43,11 @@ type Config struct {
 	MTU int
 	// ActiveSubnets names subnets whose pool ENIs take stock without waiting for a first pod.
 	ActiveSubnets []eni.SubnetID
-	// Count is told of what happens, Refill of how long it took from a call to addresses in stock. Both must return at once.
+	// Count is told of what happens, Refill of how long it took from a call to addresses in stock, Tell of what the pod's owner should
+	// know. They must return at once, and call nothing of the node.
 	Count  func(Happening)
 	Refill func(time.Duration)
+	Tell   func(Notice)
 	Log    *slog.Logger
 	// Uptime reads CLOCK_BOOTTIME, which no clock change moves.
 	Uptime func() time.Duration
@@ -67,6 +69,7 @@ func DefaultConfig() Config {
 		MTU:               9001,
 		Count:             func(Happening) {},
 		Refill:            func(time.Duration) {},
+		Tell:              func(Notice) {},
 		Log:               slog.New(slog.DiscardHandler),
 	}
 }

@@ -153,6 +153,7 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 		p.n.moved = p.n.moved || p.n.claimedBy(e) != nil
 		poke(p.n.tick)
 	}
+	regained := e.state == ownership.Lost && (next == ownership.Held || next == ownership.Guest)
 	if next != e.state {
 		if next == ownership.None && (event == ownership.Unassigned || event == ownership.Unseen) {
 			maps.DeleteFunc(p.recent, func(_ unit, at time.Time) bool { return time.Since(at) > 2*p.n.cfg.Cooldown })
@@ -168,6 +169,9 @@ func (p *iface) apply(u unit, event ownership.Event) ownership.Effect {
 	}
 	if effect == ownership.ReportLost {
 		p.n.cfg.Count(Lost)
+		p.tellLost(u, e.key)
+	} else if regained {
+		p.n.tellHolder(e.key, AddressRegained, "%s is on %s again", name(u), p.id)
 	}
 	switch {
 	case next == ownership.None, next == ownership.Free && e.delegated(): // back into its prefix

@@ -416,6 +416,7 @@ func (p *iface) noteOwners(owners map[netip.Addr]eni.ID) {
 		}
 		if e.owner == "" {
 			p.n.cfg.Count(Contested)
+			p.tellContested(addr, e.key, owner)
 			p.n.log.Warn("a pod's address was taken by another ENI; it is not taken back", "ip", addr, "eni", p.id, "owner", owner, "containerID", e.key.ContainerID)
 		}
 		e.owner = owner

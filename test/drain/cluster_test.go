@@ -35,7 +35,6 @@ type cluster struct {
 	*kubernetes.Cluster
 	t         *testing.T
 	namespace string
-	iam       *authenticator
 }
 
 const clusterName = "prod"
@@ -47,8 +46,7 @@ func raise(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	iam := newAuthenticator()
-	k, err := kubernetes.Start(t.Context(), kubernetes.Config{Programs: programs, Authenticate: iam.authenticate})
+	k, err := kubernetes.Start(t.Context(), kubernetes.Config{Programs: programs, Authenticate: authenticate})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +55,7 @@ func raise(t *testing.T) *cluster {
 			t.Error(closeErr)
 		}
 	})
-	return &cluster{Cluster: k, t: t, namespace: "default", iam: iam}
+	return &cluster{Cluster: k, t: t, namespace: "default"}
 }
 
 // apply applies a file of the examples.
@@ -71,7 +69,7 @@ func (c *cluster) apply(name string) {
 // in is a new namespace for a test, with a worker, its instance, and another worker.
 func (c *cluster) in(t *testing.T, name string) (space *cluster, worker string, instance eni.InstanceID) {
 	t.Helper()
-	space = &cluster{Cluster: c.Cluster, t: t, namespace: name, iam: c.iam}
+	space = &cluster{Cluster: c.Cluster, t: t, namespace: name}
 	space.do(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": name}}, nil)
 	worker, instance = name+".us-west-2.compute.internal", eni.InstanceID("i-"+name)
 	space.node(worker, instance)
@@ -98,7 +96,7 @@ func (c *cluster) do(method, path string, in, out any) {
 func (c *cluster) client(keyID string) *kubedrain.Client {
 	c.t.Helper()
 	source := ekstoken.New(aws.Config{
-		Region: "us-west-2", Credentials: credentials.NewStaticCredentialsProvider(keyID, c.iam.of(keyID).secret, "session"),
+		Region: "us-west-2", Credentials: credentials.NewStaticCredentialsProvider(keyID, secrets[keyID], "session"),
 	}, clusterName)
 	client, err := kubedrain.New(kubedrain.Config{Endpoint: c.URL, CA: c.CA, Token: source.Token, UserAgent: "bootstrap/test"})
 	c.must(err)
@@ -384,7 +382,7 @@ func (c *cluster) flow(action drain.Action) (*drain.Flow, *lines) {
 func (c *cluster) may(t *testing.T, keyID, path string) bool {
 	t.Helper()
 	token, err := ekstoken.New(aws.Config{
-		Region: "us-west-2", Credentials: credentials.NewStaticCredentialsProvider(keyID, c.iam.of(keyID).secret, "session"),
+		Region: "us-west-2", Credentials: credentials.NewStaticCredentialsProvider(keyID, secrets[keyID], "session"),
 	}, clusterName).Token(t.Context())
 	if err != nil {
 		t.Fatal(err)

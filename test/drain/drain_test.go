@@ -40,7 +40,7 @@ func TestDrain(t *testing.T) {
 			"two budgets for one pod":              twoBudgets,
 			"a pod of the same name is not it":     sameName,
 			"strangers are denied":                 strangers,
-			"a stack that is deleted":              deleteStack,
+			"a group that shrinks":                 shrink,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -81,7 +81,7 @@ func respect(t *testing.T, all *cluster) {
 	if n := a.worst(); n != 2 {
 		t.Errorf("%d of the app were ready at the least", n)
 	}
-	if !strings.Contains(log.String(), "The disruption budget upf ") {
+	if !strings.Contains(log.String(), "The disruption budget upf needs 2 healthy pods and has 2 currently") {
 		t.Errorf("the log does not say which budget refused:\n%s", log)
 	}
 	t.Logf("drained in %s", time.Since(began).Round(time.Millisecond))
@@ -155,7 +155,7 @@ func force(t *testing.T, all *cluster) {
 	if err != nil || len(c.on(worker)) != 0 || !c.cordoned(worker) {
 		t.Errorf("%v, left %v\n%s", err, c.on(worker), log)
 	}
-	if !strings.Contains(log.String(), "deleted=1") || !strings.Contains(log.String(), "The disruption budget db ") {
+	if !strings.Contains(log.String(), "deleted=1") || !strings.Contains(log.String(), "The disruption budget db needs 1 healthy pods and has 1 currently") {
 		t.Errorf("log:\n%s", log)
 	}
 }

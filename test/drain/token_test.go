@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,47 +21,17 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/kubernetes"
 )
 
-// Who has credentials from the start: the function, and two who may do nothing.
-const function, stranger, misconfigured = "AKFUNCTION", "AKSTRANGER", "AKMISCONFIGURED"
+// Who has credentials, and the groups of their access entries. The lab gives the function its name and "lab".
+const function, stranger, misconfigured = "drains", "AKSTRANGER", "AKMISCONFIGURED"
 
-// principal is who signs with an access key ID.
-type principal struct {
-	secret string
-	groups func() ([]string, error) // of the access entry
-}
+var (
+	secrets = map[string]string{function: "lab", stranger: "secret-2", misconfigured: "secret-3"}
+	groups  = map[string][]string{function: {"multus-vpc-drain"}, misconfigured: {}}
+)
 
-// authenticator is a cluster's: it knows principals by access key ID.
-type authenticator struct {
-	mu    sync.Mutex
-	known map[string]principal
-}
-
-func newAuthenticator() *authenticator {
-	in := func(groups ...string) func() ([]string, error) {
-		return func() ([]string, error) { return groups, nil }
-	}
-	return &authenticator{known: map[string]principal{
-		function:      {"secret-1", in("multus-vpc-drain")},
-		misconfigured: {"secret-2", in()},
-		stranger:      {"secret-3", func() ([]string, error) { return nil, errors.New("no access entry") }},
-	}}
-}
-
-func (a *authenticator) add(keyID string, p principal) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.known[keyID] = p
-}
-
-func (a *authenticator) of(keyID string) principal {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[keyID]
-}
-
-// authenticate holds a token to the form, and to the signature as STS would.
+// authenticate is a cluster's authenticator: it holds a token to the form, and to the signature as STS would.
 // https://github.com/kubernetes-sigs/aws-iam-authenticator/blob/v0.7.2/pkg/token/token.go (Verify)
-func (a *authenticator) authenticate(token string) (kubernetes.User, error) {
+func authenticate(token string) (kubernetes.User, error) {
 	encoded, ok := strings.CutPrefix(token, "k8s-aws-v1.")
 	if !ok || len(token) > 4096 {
 		return kubernetes.User{}, errors.New("no token of EKS")
@@ -99,17 +68,16 @@ func (a *authenticator) authenticate(token string) (kubernetes.User, error) {
 		return kubernetes.User{}, errors.New("the token does not say which cluster it is for")
 	}
 	scope := strings.Split(q.Get("X-Amz-Credential"), "/")
-	who := a.of(scope[0])
-	if len(scope) != 5 || who.secret == "" {
+	if len(scope) != 5 || secrets[scope[0]] == "" {
 		return kubernetes.User{}, fmt.Errorf("nobody has the credential %s", q.Get("X-Amz-Credential"))
 	}
-	signature, err := signatureOf(u, aws.Credentials{AccessKeyID: scope[0], SecretAccessKey: who.secret, SessionToken: q.Get("X-Amz-Security-Token")}, scope[2], at)
+	signature, err := signatureOf(u, aws.Credentials{AccessKeyID: scope[0], SecretAccessKey: secrets[scope[0]], SessionToken: q.Get("X-Amz-Security-Token")}, scope[2], at)
 	if err != nil || signature != q.Get("X-Amz-Signature") {
 		return kubernetes.User{}, fmt.Errorf("SignatureDoesNotMatch (%w)", err)
 	}
-	in, err := who.groups()
-	if err != nil {
-		return kubernetes.User{}, err
+	in, ok := groups[scope[0]]
+	if !ok {
+		return kubernetes.User{}, fmt.Errorf("%s has no access entry", scope[0])
 	}
 	return kubernetes.User{Name: "arn:aws:sts::123456789012:assumed-role/" + scope[0] + "/lambda", Groups: in}, nil
 }

@@ -122,7 +122,7 @@ var table = []row{
 	{path: "plugins/internal/process", floor: frame, libraries: []string{cni}},
 	{path: "plugins/vpcipam", floor: doors, libraries: []string{cni, sys}},
 	{path: "plugins/vpcipvlan", floor: doors, libraries: []string{cni, sys}},
-	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, yaml}},
+	{path: "agent", floor: doors, libraries: []string{awsSDK, prometheus, rate, yaml}},
 	{path: "initcontainer", floor: doors},
 	{path: "injector", floor: doors, libraries: []string{apimachinery, k8sAPI, prometheus}},
 	{path: "lambda", floor: doors, libraries: []string{awsSDK, lambdaGo}},

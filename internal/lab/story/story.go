@@ -24,6 +24,9 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 )
 
+// ErrFailed says that an assertion of the story did not hold. The story itself says which.
+var ErrFailed = errors.New("the story did not hold")
+
 // Config is what [Tell] needs.
 type Config struct {
 	// Out gets the story.
@@ -37,7 +40,7 @@ type Config struct {
 }
 
 // Tell tells the whole story and cleans up after it. When an assertion fails it tells on as far as that makes sense, and
-// returns an error that matches [teller.ErrFailed].
+// returns an error that matches [ErrFailed].
 func Tell(ctx context.Context, cfg Config) (err error) {
 	dir, err := os.MkdirTemp("", "multus-vpc-demo-")
 	if err != nil {
@@ -136,8 +139,11 @@ func (s *story) verdict() error {
 		for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
 			t.Say("\nThe end of what the agent of " + name + " logged:\n" + s.nodes[name].logTail())
 		}
+		t.Say(fmt.Sprintf("\n%d of %d assertions failed. The agents' logs are in %s", t.Failed(), t.Passed()+t.Failed(), s.dir))
+		return fmt.Errorf("%w: %d of %d assertions failed", ErrFailed, t.Failed(), t.Passed()+t.Failed())
 	}
-	return t.Verdict("The agents' logs are in " + s.dir)
+	t.Say(fmt.Sprintf("\n%d assertions, all true.", t.Passed()))
+	return nil
 }
 
 // cleanUp stops what the story started, in reverse.

@@ -30,7 +30,7 @@ func TestAVerdictCountsWhatDidNotHold(t *testing.T) {
 		t.Errorf("verdict %v of a story without a failure", err)
 	}
 	s.teller.Skip("what cannot be told")
-	if err := s.verdict(); !errors.Is(err, teller.ErrFailed) {
+	if err := s.verdict(); !errors.Is(err, ErrFailed) {
 		t.Errorf("verdict %v, want ErrFailed", err)
 	}
 }

@@ -125,21 +125,6 @@ func pad(what string) string {
 	return strings.Repeat(" ", max(2, measuredColumn-utf8.RuneCountInString(what)))
 }
 
-// ErrFailed says that an assertion of a story did not hold. The story itself says which.
-var ErrFailed = errors.New("the story did not hold")
-
-// Verdict ends a story: it tells how many assertions there were, and returns an error that matches [ErrFailed] when one of
-// them did not hold. Hint, which may be empty, tells where to look then.
-func (t *Teller) Verdict(hint string) error {
-	if t.failed == 0 {
-		t.Say(fmt.Sprintf("\n%d assertions, all true.", t.passed))
-		return nil
-	}
-	sum := fmt.Sprintf("%d of %d assertions failed", t.failed, t.passed+t.failed)
-	t.Say(strings.TrimRight("\n"+sum+". "+hint, " "))
-	return fmt.Errorf("%w: %s", ErrFailed, sum)
-}
-
 // Skip fails what cannot be told any more because something before it failed.
 func (t *Teller) Skip(what string) {
 	t.Check(what, func() (string, error) { return "", errors.New("not told: see above") })

@@ -35,19 +35,6 @@ func TestChecksAreCountedAndMarked(t *testing.T) {
 	}
 }
 
-func TestAStoryEndsWithAVerdict(t *testing.T) {
-	var out strings.Builder
-	tell := New(&out, false)
-	tell.Check("what holds", func() (string, error) { return "", nil })
-	if err := tell.Verdict("hint"); err != nil || !strings.HasSuffix(out.String(), "\n1 assertions, all true.\n") {
-		t.Errorf("%v, %q", err, out.String())
-	}
-	tell.Skip("what cannot be told")
-	if err := tell.Verdict("See the log."); !errors.Is(err, ErrFailed) || !strings.HasSuffix(out.String(), "\n1 of 2 assertions failed. See the log.\n") {
-		t.Errorf("%v, %q", err, out.String())
-	}
-}
-
 func TestATerminalSeesProgressAndColour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder

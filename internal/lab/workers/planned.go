@@ -75,7 +75,7 @@ func (s *story) problems(view vpc.View, w autoscaling.Instance, index int, e vpc
 		tagOwner: groupName, tagInstance: w.ID, tagSlot: fmt.Sprintf("0:%d", index), tagLaunched: launched.UTC().Format(time.RFC3339),
 		tagNoManage: "true", "kubernetes.io/cluster/" + cluster: "owned", "team": "core",
 	}))
-	pool := poolOf(view, e.SubnetID)
+	pool := reservation(view, e.SubnetID, "pool")
 	inPool := slices.DeleteFunc(slices.Clone(e.Secondary), func(a netip.Addr) bool { return !pool.Contains(a) })
 	differs("stock", fmt.Sprintf("%d, %d in %v", len(e.Secondary), len(inPool), pool), fmt.Sprintf("%d, %d in %v", stock, stock, pool))
 	return out
@@ -89,10 +89,10 @@ func printed(tags map[string]string) string {
 	return strings.Join(out, " ")
 }
 
-// poolOf is the range that vpcipam gives out in a subnet.
-func poolOf(view vpc.View, subnet string) netip.Prefix {
+// reservation is the range with that role in a subnet.
+func reservation(view vpc.View, subnet, role string) netip.Prefix {
 	for _, r := range view.Reservations() {
-		if r.SubnetID == subnet && r.Tags["multus-vpc.io/role"] == "pool" {
+		if r.SubnetID == subnet && r.Tags["multus-vpc.io/role"] == role {
 			return r.CIDR
 		}
 	}

@@ -26,6 +26,9 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/lab/teller"
 )
 
+// ErrFailed says that an assertion of the story did not hold. The story itself says which.
+var ErrFailed = errors.New("the story did not hold")
+
 // Config is what [Tell] needs.
 type Config struct {
 	// Out gets the story.
@@ -41,7 +44,7 @@ type Config struct {
 }
 
 // Tell tells the whole story. When an assertion fails it tells on as far as that makes sense, and returns an error that
-// matches [teller.ErrFailed]. Nothing runs any more when it returns.
+// matches [ErrFailed]. Nothing runs any more when it returns.
 func Tell(ctx context.Context, cfg Config) (err error) {
 	cfg.Patience = cmp.Or(cfg.Patience, time.Minute)
 	s := &story{cfg: cfg, teller: teller.New(cfg.Out, cfg.Terminal), seen: map[string]time.Duration{}}
@@ -116,10 +119,16 @@ func (s *story) title() {
 }
 
 func (s *story) verdict() error {
-	if tail := s.logTail(s.function); s.teller.Failed() > 0 && tail != "" {
-		s.teller.Say("\nThe end of what the function logged:\n" + tail)
+	t := s.teller
+	if n := t.Failed(); n > 0 {
+		if tail := s.logTail(s.function); tail != "" {
+			t.Say("\nThe end of what the function logged:\n" + tail)
+		}
+		t.Say(fmt.Sprintf("\n%d of %d assertions failed.", n, t.Passed()+n))
+		return fmt.Errorf("%w: %d of %d assertions failed", ErrFailed, n, t.Passed()+n)
 	}
-	return s.teller.Verdict("")
+	t.Say(fmt.Sprintf("\n%d assertions, all true.", t.Passed()))
+	return nil
 }
 
 // logTail are the last lines of a function's log.
