@@ -108,10 +108,20 @@ func TestABootstrapIsRunAndKept(t *testing.T) {
 	if len(past) != 2 || past[0].Init <= 0 || past[1].Init != 0 || past[0].MaxMemory < 1<<20 || past[0].Duration <= 0 {
 		t.Errorf("%+v", past)
 	}
-	log := s.Logs("f")
 	for _, want := range []string{"START RequestId: " + want["id"] + " Version: $LATEST\n", "hello world\n", "\nEND RequestId: ", " Init Duration: "} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the log lacks %q:\n%s", want, log)
+		logged(t, s, want)
+	}
+}
+
+// logged waits for a text: what a program writes comes through a pipe, and may be later than its answer.
+func logged(t *testing.T, s *Service, want string) {
+	t.Helper()
+	const patience, pause = 10 * time.Second, 5 * time.Millisecond
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for began := time.Now(); !strings.Contains(s.Logs("f"), want); <-tick.C {
+		if time.Since(began) > patience {
+			t.Fatalf("the log lacks %q:\n%s", want, s.Logs("f"))
 		}
 	}
 }
