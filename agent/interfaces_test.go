@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
+	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
 // TestTheTaintStaysUntilTheENIsAreThere: the agent awaits one more than the worker has.
@@ -89,4 +90,25 @@ func TestReadyWithItsENIsOnly(t *testing.T) {
 		}
 	}
 	d.stop()
+}
+
+// TestTheExampleOfThePage: the file that docs/interfaces.md shows is one.
+func TestTheExampleOfThePage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/interfaces.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(page), "```yaml\n")
+	text, _, ended := strings.Cut(text, "```")
+	if !found || !ended {
+		t.Fatal("the page shows no file")
+	}
+	o := options{pool: pool.DefaultConfig()}
+	if err = o.overlay([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if n := o.interfaces.Interfaces; len(n) != 2 || !n[0].Last || n[1].Stock != 14 || o.interfaces.Owner != "my-cluster" {
+		t.Errorf("it is read as %+v", o.interfaces)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -140,7 +141,8 @@ func (n *node) start(config string) {
 	n.t.Helper()
 	n.must(n.Start(config))
 	n.must(n.Await(n.ctx, func(s *agentapi.Status) string {
-		if len(s.ENIs) == 0 {
+		unready := slices.ContainsFunc(s.Problems, func(p string) bool { return strings.HasPrefix(p, "not ready: ") })
+		if len(s.ENIs) == 0 || unready {
 			return fmt.Sprintf("the ENIs; problems: %q", s.Problems)
 		}
 		return ""
