@@ -146,3 +146,21 @@ func (w *world) workersFor(n int, d time.Duration) {
 		}
 	}
 }
+
+// TestKilledAtAnyCallInTheLastRoom: the subnets have one free address each, and the type room for exactly these ENIs. A repetition that sees
+// half of what was done must not take it for somebody else's.
+func TestKilledAtAnyCallInTheLastRoom(t *testing.T) {
+	t.Parallel()
+	eachDeath(t, lifecycle.Launching, 12, slices.Collect(maps.Keys(skies)), func(w *world) {
+		w.giveTheLast()
+		id := w.scale(1)[0]
+		time.Sleep(10 * time.Minute)
+		w.wantENIs("tiny4 at "+id+" 0:1", "tiny6 at "+id+" 0:2", "n4 at "+id+" 0:3")
+		if n := w.launches(); n != 1 {
+			w.t.Errorf("%d instances were launched", n)
+		}
+		if n := w.logged(`"result":"ABANDON"`); n != 0 {
+			w.t.Error("a healthy worker was abandoned")
+		}
+	})
+}

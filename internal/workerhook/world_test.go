@@ -38,6 +38,8 @@ subnets:
 - {name: nodes, cidr: 10.10.16.0/20, az: us-west-2a}
 - {name: n4, cidr: 10.10.1.0/24, az: us-west-2a, reservations: [{cidr: 10.10.1.128/26, tags: {multus-vpc.io/role: pool}}]}
 - {name: n6, cidr: 10.10.2.0/24, az: us-west-2a}
+- {name: tiny4, cidr: 10.10.5.0/28, az: us-west-2a}
+- {name: tiny6, cidr: 10.10.6.0/28, az: us-west-2a}
 `
 
 // lagging shows a change three seconds late.
@@ -94,12 +96,29 @@ func newWorld(t *testing.T, yaml string) *world {
 
 // give has each worker get an ENI in n4, and one in n6 that does not end with it.
 func (w *world) give() {
-	on := func(subnet string) workereni.Interface {
-		return workereni.Interface{Subnet: eni.SubnetID(w.lab.Subnets[subnet]), Addressing: workereni.DHCP, DeleteOnTermination: true}
-	}
-	n4, n6 := on("n4"), on("n6")
+	n4, n6 := w.on("n4"), w.on("n6")
 	n4.Addressing, n6.DeleteOnTermination = workereni.Start, false
 	w.cfg = workereni.Config{Owner: "tests", Interfaces: []workereni.Interface{n4, n6}}
+}
+
+func (w *world) on(subnet string) workereni.Interface {
+	return workereni.Interface{Subnet: eni.SubnetID(w.lab.Subnets[subnet]), Addressing: workereni.DHCP, DeleteOnTermination: true}
+}
+
+// giveTheLast has each worker get as many ENIs as its type allows, two of them with the last free addresses of their subnets.
+func (w *world) giveTheLast() {
+	w.t.Helper()
+	last4, last6 := w.on("tiny4"), w.on("tiny6")
+	last4.Addressing, last6.DeleteOnTermination = workereni.Start, false
+	w.cfg.Interfaces = []workereni.Interface{last4, last6, w.on("n4")}
+	for _, i := range w.cfg.Interfaces[:2] {
+		for range 10 { // of the 11 that a /28 has
+			if _, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: string(i.Subnet)}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(time.Minute) // until EC2 shows them
 }
 
 // deploy makes the function, its rule and its schedule, and a group of no instances.
