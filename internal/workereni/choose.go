@@ -56,7 +56,7 @@ func (r *run) choose(ctx context.Context, t Target, n *eni.NewDevice) error {
 	}
 	a, ok := held.primary(t, place, avoid)
 	if !ok {
-		return &ImpossibleError{Reasons: []string{fmt.Sprintf("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)}}
+		return r.noRoom([]string{wordFull(t)}, nil)
 	}
 	n.Primary = a
 	return nil

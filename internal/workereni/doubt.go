@@ -56,3 +56,18 @@ func (r *run) weigh(s Step, err error) error {
 	}
 	return err
 }
+
+// noRoom judges a subnet without room. The last of it may have gone to an ENI that another run has just made for this worker. So it
+// counts when it lasts for longer than EC2 takes to show that one.
+func (r *run) noRoom(reasons []string, refusal error) error {
+	if r.fullSince.IsZero() {
+		r.fullSince = time.Now()
+	}
+	if time.Since(r.fullSince) >= settleTime {
+		return &ImpossibleError{Reasons: reasons, Err: refusal}
+	}
+	r.settled = false
+	clear(r.held)
+	r.forget(true)
+	return fmt.Errorf("%w: %s", errLater, reasons[0])
+}

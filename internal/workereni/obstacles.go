@@ -16,9 +16,9 @@ import (
 // https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 const settleTime = 30 * time.Second
 
-// obstacles are the reasons why targets that are not attached yet cannot be, and what they must wait for. mine are the ENIs that
-// exist.
-func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, waits []string) {
+// obstacles are the reasons why targets that are not attached yet cannot be, those of them that are a lack of room in a subnet, and
+// what they must wait for. mine are the ENIs that exist.
+func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, room, waits []string) {
 	say := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	perCard := map[int]int{}
 	perSubnet := map[eni.SubnetID]int{}
@@ -39,15 +39,26 @@ func (f Facts) obstacles(missing []Target, mine map[Slot]eni.Device) (reasons, w
 		perSubnet[t.Subnet] += addressesOf(t)
 		reasons = append(reasons, f.againstGroups(t)...)
 		reasons = append(reasons, f.againstAddresses(t)...)
+		if held, known := f.Held[t.Subnet]; known && (t.Addressing != DHCP || t.Stock > 0) && len(held.candidates(t, 1, nil)) == 0 {
+			room = append(room, wordFull(t))
+		}
 	}
 	for _, t := range missing {
 		if need := perSubnet[t.Subnet]; need > t.In.Available && !checked[t.Subnet] {
 			checked[t.Subnet] = true
-			say("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
+			room = append(room, wordShort(t, need))
 		}
 	}
 	full, leaving := f.overLimits(missing, perCard)
-	return append(reasons, full...), append(waits, leaving...)
+	return append(reasons, full...), room, append(waits, leaving...)
+}
+
+func wordShort(t Target, need int) string {
+	return fmt.Sprintf("subnet %s is full: %d addresses are needed and %d are free", t.Subnet, need, t.In.Available)
+}
+
+func wordFull(t Target) string {
+	return fmt.Sprintf("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
 }
 
 // addressesOf is how many IPv4 addresses creating the target must find.
@@ -147,9 +158,6 @@ func (f Facts) againstAddresses(t Target) (reasons []string) {
 		if !t.In.IPv4.Contains(a) || eni.ReservedByVPC(t.In.IPv4, a) {
 			say("address %s is not one that an ENI in subnet %s (%s) can have", a, t.Subnet, t.In.IPv4)
 		}
-	}
-	if held, known := f.Held[t.Subnet]; known && (t.Addressing != DHCP || t.Stock > 0) && len(held.candidates(t, 1, nil)) == 0 {
-		say("subnet %s is full: no address is free for addressing %s", t.Subnet, t.Addressing)
 	}
 	return reasons
 }

@@ -64,6 +64,9 @@ type Plan struct {
 	Targets []Target // all ENIs that it is to have, in the order of the configuration
 	Steps   []Step   // in order; each presumes the ones before it
 	Waits   []string // what must end by itself before there can be more steps
+	// Full says that nothing but room in a subnet is lacking. The last of it may have gone to an ENI that another run has made for this
+	// worker, and that EC2 does not show as ours yet.
+	Full bool
 }
 
 // Done reports whether the worker has what it is to have.
@@ -100,9 +103,10 @@ func NewPlan(cfg Config, f Facts) (Plan, []string) {
 		}
 		return 1
 	})
-	more, waits := f.obstacles(missing, mine)
-	if reasons = append(reasons, more...); len(reasons) > 0 {
-		return Plan{Targets: targets}, reasons
+	more, room, waits := f.obstacles(missing, mine)
+	reasons = append(reasons, more...)
+	if full := len(reasons) == 0; len(reasons)+len(room) > 0 {
+		return Plan{Targets: targets, Full: full}, append(reasons, room...)
 	}
 	p.Waits = waits
 	return p, nil

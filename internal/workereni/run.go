@@ -27,6 +27,8 @@ type run struct {
 	looked bool
 	seen   time.Time // when they were read
 
+	fullSince time.Time // since when a subnet has no room; zero when it has
+
 	settled bool // the next three are read
 	layout  eni.Layout
 	subnets []eni.Subnet
@@ -96,6 +98,8 @@ func (r *run) pass(ctx context.Context) (progress bool, err error) {
 		plan, reasons := NewPlan(r.cfg, r.merge(r.facts()))
 		r.targets = plan.Targets
 		switch {
+		case plan.Full:
+			return progress, r.noRoom(reasons, nil)
 		case len(reasons) > 0:
 			return progress, &ImpossibleError{Reasons: reasons}
 		case len(plan.Waits) > 0:
@@ -212,6 +216,7 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		return fmt.Errorf("%w: %s is gone", errLater, d.ID)
 	case err == nil:
 		delete(r.refused, t.Slot)
+		r.fullSince = time.Time{}
 		for _, a := range append(n.Secondary, d.Interface.Primary) {
 			r.picked[a] = true
 		}
@@ -224,6 +229,8 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		}
 		r.lost[t.Slot]++
 		delete(r.held, t.Subnet)
+	case errors.Is(err, eni.ErrSubnetFull):
+		return r.noRoom([]string{err.Error()}, err)
 	case errors.Is(err, eni.ErrTokenUsed):
 		r.refused[t.Slot] = time.Now()
 	case errors.Is(err, eni.ErrNotFound):

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
+	"github.com/multus-vpc/multus-vpc/internal/workereni"
 )
 
 // skies are how EC2 shows what was done, and how the bus delivers.
@@ -163,4 +165,20 @@ func TestKilledAtAnyCallInTheLastRoom(t *testing.T) {
 			w.t.Error("a healthy worker was abandoned")
 		}
 	})
+}
+
+// giveTheLast has each worker get as many ENIs as its type allows, two of them with the last free addresses of their subnets.
+func (w *world) giveTheLast() {
+	w.t.Helper()
+	last4, last6 := w.on("tiny4"), w.on("tiny6")
+	last4.Addressing, last6.DeleteOnTermination = workereni.Start, false
+	w.cfg.Interfaces = []workereni.Interface{last4, last6, w.on("n4")}
+	for _, i := range w.cfg.Interfaces[:2] {
+		for range 10 { // of the 11 that a /28 has
+			if _, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: string(i.Subnet)}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(time.Minute) // until EC2 shows them
 }

@@ -105,22 +105,6 @@ func (w *world) on(subnet string) workereni.Interface {
 	return workereni.Interface{Subnet: eni.SubnetID(w.lab.Subnets[subnet]), Addressing: workereni.DHCP, DeleteOnTermination: true}
 }
 
-// giveTheLast has each worker get as many ENIs as its type allows, two of them with the last free addresses of their subnets.
-func (w *world) giveTheLast() {
-	w.t.Helper()
-	last4, last6 := w.on("tiny4"), w.on("tiny6")
-	last4.Addressing, last6.DeleteOnTermination = workereni.Start, false
-	w.cfg.Interfaces = []workereni.Interface{last4, last6, w.on("n4")}
-	for _, i := range w.cfg.Interfaces[:2] {
-		for range 10 { // of the 11 that a /28 has
-			if _, err := w.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{SubnetID: string(i.Subnet)}); err != nil {
-				w.t.Fatal(err)
-			}
-		}
-	}
-	time.Sleep(time.Minute) // until EC2 shows them
-}
-
 // deploy makes the function, its rule and its schedule, and a group of no instances.
 func (w *world) deploy(maxSize int) {
 	w.t.Helper()
