@@ -4,9 +4,12 @@
 package iam
 
 import (
+	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 )
 
@@ -101,4 +104,45 @@ Statement: {Effect: Allow, Action: "ec2:DeleteNetworkInterface", Resource: "*", 
 			t.Errorf("%s: %v", service, err)
 		}
 	}
+}
+
+// FuzzParsePolicy: what is accepted is judged without a panic, and allows nothing that it does not name.
+func FuzzParsePolicy(f *testing.F) {
+	for _, text := range []string{
+		`{Version: "2012-10-17", Statement: {Effect: Allow, Action: "ec2:*", Resource: "*"}}`,
+		`{Version: "2012-10-17", Statement: [{Effect: Deny, Action: [a, b], Resource: [r], Condition: {StringLike: {k: ["v*", "?"]}}}]}`,
+		`{Version: "2012-10-17", Statement: []}`,
+		`[]`,
+	} {
+		f.Add(text, "ec2:DescribeSubnets", "*")
+	}
+	f.Fuzz(func(t *testing.T, text, action, resource string) {
+		var in any
+		if yaml.Unmarshal([]byte(text), &in) != nil {
+			return
+		}
+		p, err := ParsePolicy(in)
+		if err != nil {
+			return
+		}
+		plain, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		role := Role{Policies: []Policy{p}}
+		if role.allows(Request{Action: action, Resource: resource}) && !strings.Contains(string(plain), `"Allow"`) {
+			t.Errorf("%s allows %s on %s", text, action, resource)
+		}
+	})
+}
+
+func TestPatternsMatchAsExpressionsDo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pattern := rapid.StringOfN(rapid.SampledFrom([]rune("ab*?")), 0, 8, -1).Draw(t, "pattern")
+		value := rapid.StringOfN(rapid.SampledFrom([]rune("ab")), 0, 8, -1).Draw(t, "value")
+		expression := "^" + strings.NewReplacer("*", ".*", "?", ".").Replace(pattern) + "$"
+		if got, want := matches(pattern, value), regexp.MustCompile(expression).MatchString(value); got != want {
+			t.Errorf("%q matches %q: %v, want %v", pattern, value, got, want)
+		}
+	})
 }
