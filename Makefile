@@ -29,8 +29,9 @@ demo: setup-demo build ## Watch two workers, their ENIs and their pods: the READ
 	@scripts/demo.sh
 
 .PHONY: demo-workers
-demo-workers: lambda ## Watch workers get their ENIs: our stacks, the real function, and an Auto Scaling group
+demo-workers: ## Watch workers get their ENIs: our stacks, the real function, and an Auto Scaling group
 	@mkdir -p bin
+	@go run ./lambda/pack -o dist -arch "$$(go env GOARCH)"
 	@$(STATIC) -o bin/ ./vpclab
 	@bin/vpclab workers
 

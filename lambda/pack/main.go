@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SPDX-FileCopyrightText: The multus-vpc authors
 
-// Command pack builds the function for both architectures and packs each as the zip that Lambda takes. `make lambda` runs it, and
-// tests do. The same sources give the same bytes, in whatever folder and at whatever time, so that a zip can be checked by its hash.
+// Command pack builds the function, for both architectures unless it is told one, and packs each as the zip that Lambda takes.
+// `make lambda` runs it, and `make demo-workers`, and tests. The same sources give the same bytes, in whatever folder and at whatever
+// time, so that a zip can be checked by its hash.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -35,6 +37,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("pack", flag.ContinueOnError)
 	dist := flags.String("o", "dist", "`folder` that the zips are written to")
+	architectures := flags.String("arch", "amd64,arm64", "`architectures` to build for, separated by commas")
 	source := flags.String("source", "./lambda", "`package` of the function")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -42,7 +45,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := os.MkdirAll(*dist, 0o755); err != nil {
 		return err
 	}
-	for _, arch := range []string{"amd64", "arm64"} {
+	for arch := range strings.SplitSeq(*architectures, ",") {
 		program, err := build(ctx, *source, arch)
 		if err != nil {
 			return fmt.Errorf("build for %s: %w", arch, err)
