@@ -33,18 +33,21 @@ func TestChartIsTheExamples(t *testing.T) {
 		values []string
 	}{
 		{
-			"the agent's rules", []string{"agent-rbac.yaml"},
+			"the agent's rules",
+			[]string{"agent-rbac.yaml"},
 			[]string{"--set=image.repository=multus-vpc", "--show-only=templates/agent/rbac.yaml"},
 		},
 		{
-			"the injector", []string{"injector/injector.yaml"},
+			"the injector",
+			[]string{"injector/injector.yaml"},
 			[]string{
 				"--set=image.repository=multus-vpc,image.tag=latest,injector.enabled=true", "--show-only=templates/injector/rbac.yaml",
 				"--show-only=templates/injector/certificate.yaml", "--show-only=templates/injector/deployment.yaml", "--show-only=templates/injector/webhook.yaml",
 			},
 		},
 		{
-			"the sweep", []string{"vpcctl-rbac.yaml", "workloads/sweep-cronjob.yaml"},
+			"the sweep",
+			[]string{"vpcctl-rbac.yaml", "workloads/sweep-cronjob.yaml"},
 			[]string{
 				"--set=image.repository=registry.example.com/multus-vpc,sweep.enabled=true,sweep.cluster=core,sweep.ranges={10.10.1.80-10.10.1.95},sweep.env.AWS_REGION=us-west-2",
 				`--set-string=image.tag=1,sweep.serviceAccount.annotations.eks\.amazonaws\.com/role-arn=arn:aws:iam::111122223333:role/multus-vpc-sweep`,
@@ -52,7 +55,8 @@ func TestChartIsTheExamples(t *testing.T) {
 			},
 		},
 		{
-			"the draining function's rules", []string{"drain-rbac.yaml", "drain-force-rbac.yaml"},
+			"the draining function's rules",
+			[]string{"drain-rbac.yaml", "drain-force-rbac.yaml"},
 			[]string{"--set=image.repository=multus-vpc,drain.enabled=true,drain.force=true", "--show-only=templates/drain.yaml"},
 		},
 	} {
