@@ -25,6 +25,7 @@ import (
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/cloudformation"
 	"github.com/multus-vpc/multus-vpc/internal/lab/fabric"
+	"github.com/multus-vpc/multus-vpc/internal/lab/lambda"
 	"github.com/multus-vpc/multus-vpc/internal/lab/pod"
 	"github.com/multus-vpc/multus-vpc/internal/lab/scenario"
 )
@@ -69,8 +70,8 @@ type Running struct {
 	group  *errgroup.Group
 	ended  <-chan struct{}
 	follow *follower
-	work   string // folder of what functions are unpacked into
 
+	buckets        *lambda.Buckets
 	cloudFormation http.Handler
 }
 
@@ -111,9 +112,7 @@ func start(ctx context.Context, s *scenario.Scenario, cfg Config, withFabric boo
 		}
 	}()
 	logger := log.New(cfg.Log, "vpclab: ", 0)
-	if err := r.mountStacks(live, cfg.Buckets); err != nil {
-		return nil, err
-	}
+	r.mountStacks(live, cfg.Buckets)
 	if err := r.serveOutside(ctx, live, cfg.Listen, logger); err != nil {
 		return nil, err
 	}
@@ -210,8 +209,5 @@ func (r *Running) Close() error {
 	if r.Fabric != nil {
 		err = errors.Join(err, r.Fabric.Close())
 	}
-	if r.work != "" {
-		err = errors.Join(err, os.RemoveAll(r.work))
-	}
-	return err
+	return errors.Join(err, r.buckets.Close())
 }

@@ -5,8 +5,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"strings"
 
 	"github.com/multus-vpc/multus-vpc/internal/lab/cfnapi"
@@ -15,10 +13,8 @@ import (
 )
 
 // mountStacks makes the engine that deploys templates, and its API. Functions run the bootstrap of their package.
-func (r *Running) mountStacks(live context.Context, buckets map[string]string) (err error) {
-	if r.work, err = os.MkdirTemp("", "multus-vpc-functions-"); err != nil {
-		return fmt.Errorf("make a folder for functions: %w", err)
-	}
+func (r *Running) mountStacks(live context.Context, buckets map[string]string) {
+	r.buckets = lambda.NewBuckets(buckets)
 	region := r.Cloud.Region()
 	r.Inert = cloudformation.NewInert(region, r.Cloud.AccountID())
 	var api *cfnapi.Service
@@ -28,7 +24,7 @@ func (r *Running) mountStacks(live context.Context, buckets map[string]string) (
 		Parameters: imageParameter,
 		Providers: cloudformation.Services{
 			Cloud: r.Cloud, Scaling: r.Scaling, Events: r.Events, Functions: r.Functions, Inert: r.Inert, Roles: r.Roles,
-			Code: lambda.NewBuckets(buckets, r.work).Program,
+			Code: r.buckets.Program,
 		}.Providers(),
 		Observe: func(e cloudformation.Event) { api.Observe(e) },
 	}
@@ -40,7 +36,6 @@ func (r *Running) mountStacks(live context.Context, buckets map[string]string) (
 		})
 	}})
 	r.cloudFormation = api
-	return nil
 }
 
 // imageParameter answers the public parameters that name the images of workers. The lab has no images: one ID stands for all.

@@ -12,19 +12,31 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Buckets finds the packages of functions where S3 would have them: a bucket is a folder of this machine, a key a path in
 // it. It is safe for concurrent use.
 type Buckets struct {
 	folders map[string]string
-	work    string
+
+	mu       sync.Mutex
+	unpacked []string // folders
 }
 
-// NewBuckets returns the buckets that the folders are. What is unpacked goes into the folder work, which is the caller's
-// to remove.
-func NewBuckets(folders map[string]string, work string) *Buckets {
-	return &Buckets{folders: folders, work: work}
+// NewBuckets returns the buckets that the folders are. The caller closes it.
+func NewBuckets(folders map[string]string) *Buckets { return &Buckets{folders: folders} }
+
+// Close removes what was unpacked. Closing twice succeeds.
+func (b *Buckets) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var errs []error
+	for _, dir := range b.unpacked {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	b.unpacked = nil
+	return errors.Join(errs...)
 }
 
 // maxUnpacked is the most that a package may hold.
@@ -47,15 +59,10 @@ func (b *Buckets) Program(bucket, key string) (program string, err error) {
 		return "", fmt.Errorf("could not unzip %s: %w", key, err)
 	}
 	defer func() { err = errors.Join(err, archive.Close()) }()
-	dir, err := os.MkdirTemp(b.work, "task-")
+	dir, err := b.folder()
 	if err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
 	if err := unpack(archive.File, dir); err != nil {
 		return "", fmt.Errorf("unzip %s: %w", key, err)
 	}
@@ -66,6 +73,17 @@ func (b *Buckets) Program(bucket, key string) (program string, err error) {
 		return "", fmt.Errorf("%s has no executable bootstrap", key)
 	}
 	return program, nil
+}
+
+// folder makes one that [Buckets.Close] removes.
+func (b *Buckets) folder() (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dir, err := os.MkdirTemp("", "multus-vpc-function-")
+	if err == nil {
+		b.unpacked = append(b.unpacked, dir)
+	}
+	return dir, err
 }
 
 // unpack writes files into dir.
