@@ -354,7 +354,8 @@ func TestStickyIsRefused(t *testing.T) {
 
 // An address that somebody else in the VPC has is not taken, however long the pod waits.
 func TestStickyAddressOfAStrangerIsNeverTaken(t *testing.T) {
-	second, first := vpc.AddressRequest{Secondary: []netip.Addr{upf3}}, vpc.AddressRequest{Primary: upf3}
+	second := vpc.AddressRequest{Primary: netip.MustParseAddr("10.10.1.250"), Secondary: []netip.Addr{upf3}}
+	first := vpc.AddressRequest{Primary: upf3}
 	of := func(cluster string) map[string]string {
 		return map[string]string{"node.k8s.amazonaws.com/no_manage": "true", "kubernetes.io/cluster/" + cluster: "owned"}
 	}

@@ -31,7 +31,8 @@ func (s *scene) settleStranger() error {
 	owns := []netip.Addr{base, base.Next(), base.Next().Next(), static.Addr(), static.Addr().Next()}
 	e, err := s.lab.Cloud.CreateNetworkInterface(time.Now(), vpc.CreateNetworkInterfaceInput{
 		SubnetID: s.lab.Subnets["pods"], Tags: map[string]string{"Name": "appliance"},
-		AddressRequest: vpc.AddressRequest{Secondary: owns},
+		// All out of the reservations: anywhere else EC2 may have chosen one for a worker.
+		AddressRequest: vpc.AddressRequest{Primary: owns[0], Secondary: owns[1:]},
 	})
 	if err != nil {
 		return fmt.Errorf("make the stranger's ENI: %w", err)
