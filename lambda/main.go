@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 
 	runtime "github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/multus-vpc/multus-vpc/internal/asghooks"
@@ -44,6 +46,8 @@ type function struct {
 	hooks    *asghooks.Client
 	nodes    *kubedrain.Client // nil where workers are not drained
 	log      *slog.Logger
+
+	closeIdle func() // connections to AWS
 }
 
 func newFunction(ctx context.Context, getenv func(string) string, stdout io.Writer) (*function, error) {
@@ -56,7 +60,14 @@ func newFunction(ctx context.Context, getenv func(string) string, stdout io.Writ
 }
 
 func wire(s settings, sdk aws.Config, log *slog.Logger) *function {
-	f := &function{settings: s, ec2: ec2eni.New(ec2eni.Config{SDK: sdk, Log: log}), hooks: asghooks.New(sdk), log: log}
+	transport := transportOf(sdk)
+	sdk.HTTPClient = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	f := &function{
+		settings: s, ec2: ec2eni.New(ec2eni.Config{SDK: sdk, Log: log}), hooks: asghooks.New(sdk), log: log, closeIdle: transport.CloseIdleConnections,
+	}
 	if c := s.drain.Cluster; s.err == nil && s.drain.Nodes {
 		f.nodes, f.settings.err = kubedrain.New(kubedrain.Config{
 			Endpoint: c.Endpoint, CA: c.CA, Token: ekstoken.New(sdk, c.Name).Token, UserAgent: "multus-vpc-lambda",
@@ -65,12 +76,25 @@ func wire(s settings, sdk aws.Config, log *slog.Logger) *function {
 	return f
 }
 
+// transportOf is the SDK's own transport, with what the environment says of certificates and proxies.
+func transportOf(sdk aws.Config) *http.Transport {
+	client, ok := sdk.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		client = awshttp.NewBuildableClient()
+	}
+	return client.GetTransport()
+}
+
 // Invoke handles one event. Lambda delivers it again when an error comes back.
+//
+// No connection outlives it: Lambda freezes the environment between events, for hours, and one that was closed or forgotten
+// meanwhile would be found out by the first call, at the worst by its timeout: https://github.com/aws/aws-sdk-js-v3/issues/1196.
 func (f *function) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	log := f.log
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		log = log.With("requestId", lc.AwsRequestID)
 	}
+	defer f.closeIdle()
 	if f.nodes != nil {
 		defer f.nodes.CloseIdle()
 	}
