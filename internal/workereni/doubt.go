@@ -19,7 +19,7 @@ func doubtful(err error) bool {
 	return errors.Is(err, eni.ErrUnauthorized) || errors.Is(err, eni.ErrInstanceFull) || errors.Is(err, eni.ErrNotFound)
 }
 
-// doubts has since when each ENI is refused.
+// doubts has since when each ENI is refused, one time after the other.
 type doubts map[eni.ID]time.Time
 
 // age is for how long the ENI has been refused, by this refusal or ones before it.

@@ -79,6 +79,10 @@ func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
 		}
 		err := c.remove(ctx, d)
 		young, unseen := hidden[d.ID]
+		question := d.ID + "/" + eni.ID(d.Attachment) // a doubt about the attachment is none about the ENI
+		if !doubtful(err) {
+			delete(c.doubted, question)
+		}
 		unknown := errors.Is(err, eni.ErrNotFound) || unseen && errors.Is(err, eni.ErrUnauthorized)
 		switch {
 		case err == nil || unknown && !young:
@@ -86,7 +90,7 @@ func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
 			c.log.Info("ENI deleted", "eni", d.ID, "instance", c.worker)
 		case unknown: // to believe that it is gone would leave it behind
 			left = append(left, fmt.Errorf("%w: %w", errLater, doubtedError{err}))
-		case doubtful(err) && c.doubted.age(d.ID) < settleTime:
+		case doubtful(err) && c.doubted.age(question) < settleTime:
 			left = append(left, doubtedError{err})
 		case permanent(err):
 			c.refused[d.ID], progress = err, true
