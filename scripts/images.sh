@@ -61,7 +61,10 @@ if [[ $builder == docker ]]; then
   docker buildx build "${flags[@]}" --platform "$platforms" --tag "$image" --provenance=false --output "$output" .
 else
   "$builder" manifest rm "$image" &>/dev/null || true # of an earlier run; a manifest that is there is added to
-  "$builder" build "${flags[@]}" --platform "$platforms" --timestamp "$SOURCE_DATE_EPOCH" --manifest "$image" .
+  # Unlike docker they do not say by themselves what they run on, and would emulate the compiler.
+  host=$(uname -m | sed 's/^x86_64$/amd64/; s/^aarch64$/arm64/')
+  "$builder" build "${flags[@]}" --build-arg BUILDPLATFORM="linux/$host" \
+    --platform "$platforms" --timestamp "$SOURCE_DATE_EPOCH" --manifest "$image" .
   rm -f "$archive"
   destination=oci-archive:$archive
   [[ $push == no ]] || destination=docker://$image
