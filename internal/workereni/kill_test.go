@@ -60,9 +60,9 @@ var lags = map[string]string{
 	"late":    "ec2: {latency: 80ms, propagation: {route: 1s, imds: 3s, describe: 3s}}\n",
 }
 
-// byTags makes what EC2 does not know "UnauthorizedOperation" to those who change it, as it is under a policy that asks for its tags:
+// policyByTags makes what EC2 does not know "UnauthorizedOperation" to those who change it, as it is under a policy that asks for its tags:
 // https://github.com/hashicorp/terraform-provider-aws/pull/46211.
-func byTags(next http.RoundTripper) http.RoundTripper {
+func policyByTags(next http.RoundTripper) http.RoundTripper {
 	return transport(func(r *http.Request) (*http.Response, error) {
 		resp, err := next.RoundTrip(r)
 		if err != nil || resp.StatusCode != http.StatusBadRequest {
@@ -104,7 +104,7 @@ func eachDeath(t *testing.T, story func(t *testing.T, w *world, mortal func(*wor
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, twoZones+lags[sky.lag])
 					if sky.byTags {
-						w.through = byTags
+						w.through = policyByTags
 					}
 					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Second)
 					defer cancel()

@@ -56,7 +56,7 @@ type storm struct {
 
 func newStorm(t *testing.T, rng *rand.Rand) storm {
 	w := newWorld(t, twoZones+lags["late"])
-	w.through = byTags
+	w.through = policyByTags
 	var faults []front.Fault
 	for _, action := range []string{"CreateNetworkInterface", "AttachNetworkInterface", "ModifyNetworkInterfaceAttribute", "DetachNetworkInterface", "DeleteNetworkInterface"} {
 		faults = append(faults, front.Fault{Action: action, Probability: rng.Float64() / 3, Count: 3, Kind: front.LostReply})
