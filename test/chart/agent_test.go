@@ -181,7 +181,7 @@ func probe(t *testing.T, w *worker.Worker, path string) (answer string) {
 			return err
 		}
 		defer conn.Close()
-		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path); err != nil {
+		if _, err = fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path); err != nil {
 			return err
 		}
 		text, err := io.ReadAll(conn)
