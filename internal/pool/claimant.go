@@ -49,6 +49,9 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 	c = n.find(c)
 	visible := c.Netns.Path != "" && n.sight(c.Netns) == Alive
 	kept := n.keptByOthers(c, addrs)
+	if conflict != attachment.Reassign { // of what floats EC2 is asked anyway
+		n.lookAnew(ctx, addrs)
+	}
 	shown := p.shown(ctx)
 	var ws []*waiter
 	n.mu.Lock()

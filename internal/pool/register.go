@@ -46,11 +46,26 @@ func (n *Node) Register(ctx context.Context, a attachment.Attachment, q attachme
 		return n.again(have, a, q)
 	}
 	n.mu.Unlock()
+	n.lookAnew(ctx, addrs)
 	q.Requested = addrs
 	if err := n.place(ctx, w, q); err != nil {
 		return Allocation{}, err
 	}
 	return n.take(ctx, w, q)
+}
+
+// lookAnew reads from EC2 when one of the addresses is believed to be on an ENI without being ours: whoever put it there may have taken
+// it away since the last look, as a sweep does.
+func (n *Node) lookAnew(ctx context.Context, addrs []netip.Addr) {
+	n.mu.Lock()
+	foreign := false
+	for _, p := range n.ifaces {
+		foreign = foreign || slices.ContainsFunc(addrs, func(a netip.Addr) bool { return p.state(single(a)) == ownership.Foreign })
+	}
+	n.mu.Unlock()
+	if foreign {
+		n.describe(ctx, time.Now())
+	}
 }
 
 // refuseOther answers a registration of other addresses than those that the attachment has.
