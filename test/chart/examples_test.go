@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -96,6 +97,25 @@ func plain(t *testing.T, all map[string]object) map[string]object {
 		clean(o)
 	}
 	return all
+}
+
+// TestTheAgentToleratesTheStartupTaint, or no node would ever lose it.
+func TestTheAgentToleratesTheStartupTaint(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile(filepath.Join(root, "agent/taint.go"))
+	must(t, err)
+	m := regexp.MustCompile(`startupTaint = "(.*)"`).FindSubmatch(source)
+	if m == nil {
+		t.Fatal("the agent's taint is not found")
+	}
+	want := object{"key": string(m[1]), "operator": "Exists"}
+	for _, set := range []string{"agent.logLevel=info", "agent.tolerations=null", "agent.tolerations[0].key=upf,agent.tolerations[0].operator=Exists"} {
+		daemons := newHelm(t).render("--set=image.repository=a", "--set="+set)["DaemonSet multus-vpc-agent"]
+		has := at(t, daemons, "spec", "template", "spec", "tolerations").([]any)
+		if !slices.ContainsFunc(has, func(v any) bool { return cmp.Equal(v, any(want)) }) {
+			t.Errorf("%s: the agent tolerates %v, and not %v", set, has, want)
+		}
+	}
 }
 
 // TestOnlyWhatIsAskedFor: the defaults install the agent and nothing else, and each part brings its own objects.
