@@ -88,6 +88,10 @@ func TestInstallUpgradeRemove(t *testing.T) {
 		out, err := h.try("upgrade", "--install", "multus-vpc", chartDir, "--namespace", namespace, "--create-namespace", "--values", values)
 		if err != nil {
 			t.Errorf("%s: %v\n%s", filepath.Base(values), err, out)
+			return
+		}
+		if notes := h.must("get", "notes", "multus-vpc", "--namespace", namespace); strings.Contains(notes, "<no value>") || strings.Contains(notes, "%!") {
+			t.Errorf("%s: %s", filepath.Base(values), notes)
 		}
 	}
 	install(least)
