@@ -33,6 +33,7 @@ func TestProgramsTakeWhatTheChartGivesThem(t *testing.T) {
 		}{
 			// Flags, variables and file are judged together, and each mistake is told.
 			"DaemonSet multus-vpc-agent":     {[]any{"spec", "template", "spec"}, []string{"mistake"}, 2, "agent: unexpected argument \"mistake\": the agent takes flags only\nhint: agent -h lists the flags and their variables\n"},
+			"DaemonSet multus-vpc-agent-hpc": {[]any{"spec", "template", "spec"}, []string{"mistake"}, 2, "agent: unexpected argument \"mistake\": the agent takes flags only\nhint: agent -h lists the flags and their variables\n"},
 			"Deployment multus-vpc-injector": {[]any{"spec", "template", "spec"}, []string{"mistake"}, 2, "injector: unexpected argument \"mistake\": the injector takes flags only\nhint: injector -h lists the flags and their variables\n"},
 			"CronJob sweep":                  {[]any{"spec", "jobTemplate", "spec", "template", "spec"}, []string{"--kubeconfig=/mistake"}, 1, "vpcctl: read kubeconfig /mistake"},
 			"Pod multus-vpc-test":            {[]any{"spec"}, []string{"--socket=/mistake"}, 1, "/mistake"},
@@ -48,7 +49,7 @@ func TestProgramsTakeWhatTheChartGivesThem(t *testing.T) {
 			}
 			if i := slices.Index(argv, "--config=/etc/multus-vpc/agent.yaml"); i >= 0 {
 				file := filepath.Join(t.TempDir(), "agent.yaml")
-				must(t, os.WriteFile(file, []byte(at(t, all["ConfigMap multus-vpc-agent"], "data", "agent.yaml").(string)), 0o600))
+				must(t, os.WriteFile(file, []byte(at(t, all["ConfigMap "+strings.TrimPrefix(name, "DaemonSet ")], "data", "agent.yaml").(string)), 0o600))
 				argv[i] = "--config=" + file
 			}
 			cmd := exec.CommandContext(t.Context(), filepath.Join(programs, argv[0]), append(argv[1:], mistake.add...)...)
@@ -65,7 +66,7 @@ func TestProgramsTakeWhatTheChartGivesThem(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) != 4 {
+	if len(seen) != 5 {
 		t.Errorf("found only %v", seen)
 	}
 }

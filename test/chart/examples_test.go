@@ -4,11 +4,13 @@
 package chart
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -148,5 +150,42 @@ func TestOnlyWhatIsAskedFor(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", set, diff)
 		}
+	}
+}
+
+// TestVariants: each node that its labels tell has one agent, with the file for it.
+func TestVariants(t *testing.T) {
+	t.Parallel()
+	all := newHelm(t).render("--values", chartDir+"/ci/variants-values.yaml")
+	for name, want := range map[string]struct{ selector, file string }{
+		"multus-vpc-agent":       {"<nil>", "networkCard"}, // not in it
+		"multus-vpc-agent-hpc":   {"map[pool:hpc]", "networkCard: every"},
+		"multus-vpc-agent-plain": {"map[example.com/multus:false]", "{}"},
+	} {
+		spec := at(t, all["DaemonSet "+name], "spec", "template", "spec").(object)
+		if got := fmt.Sprint(spec["nodeSelector"]); got != want.selector {
+			t.Errorf("%s goes to %s, want %s", name, got, want.selector)
+		}
+		terms := at(t, spec, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms").([]any)
+		given := at(t, terms[0], "matchExpressions").([]any)
+		elsewhere := []any{
+			object{"key": "pool", "operator": "NotIn", "values": []any{"hpc"}},
+			object{"key": "example.com/multus", "operator": "NotIn", "values": []any{"false"}},
+		}
+		first := name == "multus-vpc-agent"
+		if got := len(given) == 5 && cmp.Equal(given[3:], elsewhere); got != first || len(terms) != 1 || !first && len(given) != 3 {
+			t.Errorf("%s goes where %v", name, terms)
+		}
+		file := at(t, all["ConfigMap "+name], "data", "agent.yaml").(string)
+		if strings.Contains(file, want.file) == first {
+			t.Errorf("%s has the file\n%s", name, file)
+		}
+		if got := at(t, spec, "volumes", 0, "configMap", "name"); got != name {
+			t.Errorf("%s mounts the ConfigMap %v", name, got)
+		}
+	}
+	bare := newHelm(t).render("--values", chartDir+"/ci/variants-values.yaml", "--set=agent.affinity=null")["DaemonSet multus-vpc-agent"]
+	if got := at(t, bare, "spec", "template", "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms", 0, "matchExpressions").([]any); len(got) != 2 {
+		t.Errorf("without an affinity of its own the first agent goes where %v", got)
 	}
 }

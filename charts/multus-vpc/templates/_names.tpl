@@ -88,3 +88,27 @@ subjects:
 {{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end }}
 {{- join "," $pairs }}
 {{- end }}
+
+{{/* The agents: that of the values, and its variants, each for the nodes with its label, where the first then is not. */}}
+{{- define "multus-vpc.agents" -}}
+{{- $first := deepCopy .Values.agent }}
+{{- $agents := list (dict "name" "multus-vpc-agent" "agent" $first) }}
+{{- $others := list }}
+{{- range .Values.agent.variants }}
+{{- $agent := set (set (deepCopy $.Values.agent) "nodeSelector" .nodeSelector) "config" .config }}
+{{- $agents = append $agents (dict "name" (printf "multus-vpc-agent-%s" .name) "agent" $agent) }}
+{{- range $label, $value := .nodeSelector }}
+{{- $others = append $others (dict "key" $label "operator" "NotIn" "values" (list $value)) }}
+{{- end }}
+{{- end }}
+{{- if $others }}
+{{- $affinity := $first.affinity | default dict }}
+{{- $terms := list }}
+{{- range dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" (list dict) $affinity }}
+{{- $terms = append $terms (set . "matchExpressions" (concat (.matchExpressions | default list) $others)) }}
+{{- end }}
+{{- $required := dict "nodeSelectorTerms" $terms }}
+{{- $_ := set $first "affinity" (mergeOverwrite $affinity (dict "nodeAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" $required))) }}
+{{- end }}
+{{- toYaml (dict "agents" $agents) }}
+{{- end }}
