@@ -31,7 +31,7 @@ func (host) Addresses() (map[netip.Addr]string, error) { return link.HostAddress
 func (h host) Up(index, mtu int) error {
 	err := link.Up(index, mtu)
 	if errors.Is(err, link.ErrAdvertisements) {
-		h.log.Warn("the host may take addresses and a default route from the link; let the agent write /proc/sys, or set net.ipv6.conf.default.accept_ra=0",
+		h.log.Warn("the host may take addresses and a default route from the link; mount the host's /proc/sys/net at /host/proc/sys/net, or set net.ipv6.conf.default.accept_ra=0",
 			"error", err)
 		return nil
 	}
