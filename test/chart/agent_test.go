@@ -112,9 +112,12 @@ func TestAgentInItsContainer(t *testing.T) {
 	if string(bytes.TrimSpace(advertisements)) != "0" {
 		t.Errorf("accept_ra of the link that the agent brought up is %s", advertisements)
 	}
-	test := start(t, w, contain(t, programs, at(t, manifests["Pod multus-vpc-test"], "spec").(object), host))
-	if err := <-test.ended; err != nil {
-		t.Errorf("the chart's test: %v", err)
+	look := daemon // by kubectl exec
+	look.Argv = []string{"/vpcctl", "status", "--fail"}
+	for _, c := range []container{look, contain(t, programs, at(t, manifests["Pod multus-vpc-test"], "spec").(object), host)} {
+		if err := <-start(t, w, c).ended; err != nil {
+			t.Errorf("%q: %v", c.Argv, err)
+		}
 	}
 	must(t, p.Delete()) // and no DEL
 	must(t, w.Await(ctx, func(s *agentapi.Status) string {
