@@ -5,7 +5,8 @@
 // -shuffle, and those behind the build tag ipvlan by the runner in test/vm, all in one machine. A test that
 // `go test -list` names and that did not pass is a failure: failed, skipped, or never run, and so is one that ran
 // without being listed. Silence is no success. What the tests need (bin/, the programs of others) is built before,
-// and reaches them by MULTUS_VPC_BIN, MULTUS_VPC_PEERS and MULTUS_VPC_STACK; what tests mean is none of its business.
+// and reaches them by MULTUS_VPC_BIN, MULTUS_VPC_PEERS, MULTUS_VPC_STACK and, for the chart on this host, MULTUS_VPC_HELM; what tests mean is
+// none of its business.
 package main
 
 import (
