@@ -17,7 +17,7 @@ import (
 )
 
 // statefulSet is what a Kubernetes API server answers about the pods of a StatefulSet, for workers that cannot have a real
-// one. It wants a token and answers GETs of a pod's metadata; anything else fails the test.
+// one. It wants a token, answers GETs of a pod's metadata and takes events of pods; anything else fails the test.
 type statefulSet struct {
 	t     *testing.T
 	name  string
@@ -25,10 +25,33 @@ type statefulSet struct {
 
 	mu   sync.Mutex
 	uids map[string]string // of the pods that are, by name
+	told map[string]bool   // the reasons of events
 }
 
 func newStatefulSet(t *testing.T, name string) *statefulSet {
-	return &statefulSet{t: t, name: name, token: "of the agent's service account", uids: map[string]string{}}
+	return &statefulSet{t: t, name: name, token: "of the agent's service account", uids: map[string]string{}, told: map[string]bool{}}
+}
+
+// heard reports whether an event had this reason.
+func (s *statefulSet) heard(reason string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told[reason]
+}
+
+// event takes an event of a pod.
+func (s *statefulSet) event(w http.ResponseWriter, r *http.Request) {
+	var e struct {
+		Reason         string
+		InvolvedObject struct{ Kind, Namespace, Name, UID string }
+	}
+	if err := json.NewDecoder(r.Body).Decode(&e); err != nil || e.InvolvedObject.Kind != "Pod" || e.InvolvedObject.Namespace != "default" || e.InvolvedObject.UID == "" {
+		s.t.Errorf("event %+v, %v", e, err)
+	}
+	s.mu.Lock()
+	s.told[e.Reason] = true
+	s.mu.Unlock()
+	answer(w, http.StatusCreated, object{"kind": "Event", "apiVersion": "v1", "metadata": object{"namespace": "default"}})
 }
 
 // recreate replaces the pod by one with another UID, as the controller does.
@@ -40,6 +63,10 @@ func (s *statefulSet) recreate(name string, life int) (uid string) {
 }
 
 func (s *statefulSet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && r.URL.Path == "/api/v1/namespaces/default/events" && r.Header.Get("Authorization") == "Bearer "+s.token {
+		s.event(w, r)
+		return
+	}
 	const path = "/api/v1/namespaces/default/pods/"
 	name, ok := strings.CutPrefix(r.URL.Path, path)
 	if r.Method != http.MethodGet || !ok || strings.Contains(name, "/") || !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata;g=meta.k8s.io;v=v1") {

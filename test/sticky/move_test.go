@@ -185,6 +185,11 @@ func (g *stage) cutOff(everybody []string) {
 		if got := state(s, db0); got != "lost" || !slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, db0.String()) }) {
 			return fmt.Sprintf("%s to be lost; it is %q, problems %q", db0, got, s.Problems)
 		}
+		for _, reason := range []string{"AddressMoved", "AddressLost", "AddressContested"} { // of the new pod, and of the old one
+			if !g.api.heard(reason) {
+				return "an event with the reason " + reason
+			}
+		}
 		return ""
 	})
 	if log := g.nodes[old.worker].Log(); !strings.Contains(log, "held address is lost: EC2 no longer has it on the ENI") {
