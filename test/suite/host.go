@@ -4,14 +4,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 const modulePrefix = "github.com/multus-vpc/multus-vpc/"
@@ -22,21 +28,77 @@ const listed = "^(Test|Fuzz|Example)"
 // testTimeout bounds one package's tests, far above what the longest needs on two cores.
 const testTimeout = "-timeout=20m"
 
-// runHost runs the tests that need nothing but this host. The list comes from the same kind of build, so the second
-// one only links.
-func runHost(ctx context.Context, o options, t *tally, stderr io.Writer) error {
-	names, err := list(ctx, o.packages, stderr, []string{"-race"})
-	if err != nil && len(names) == 0 {
+// listingArg makes this program what `go test -exec` starts in the place of a test program: it lists the tests and becomes that program.
+const listingArg = "listing"
+
+// longest are the packages whose tests take minutes: they start first, so that the others run beside them and not before.
+var longest = []string{"internal/pool", "test/kill", "test/chart", "internal/workereni", "internal/workerhook"}
+
+// runHost runs the tests that need nothing but this host. Each test program is linked once: it lists its tests, which is what
+// `go test -list` prints, before it runs them. Linking takes longer than most of them run.
+func runHost(ctx context.Context, o options, t *tally, stderr io.Writer) (err error) {
+	packages, err := testFiles(ctx, o.packages)
+	if err != nil {
 		return err
 	}
+	lists, err := os.MkdirTemp("", "multus-vpc-lists-")
 	if err != nil {
-		t.fail("%v", err) // a package that does not build: the others still say what they know
+		return err
 	}
-	for pkg, tests := range names {
-		t.expect(pkg, tests)
+	defer func() { err = errors.Join(err, os.RemoveAll(lists)) }()
+	program := fmt.Sprintf("'%s' %s '%s'", o.self, listingArg, lists)
+	args := []string{"test", "-json", "-race", "-shuffle=on", "-vet=off", testTimeout, "-exec", program}
+	err = stream(ctx, t, stderr, exec.CommandContext(ctx, "go", append(args, longestFirst(packages)...)...))
+	return errors.Join(err, expectListed(lists, packages, t))
+}
+
+// longestFirst sorts the import paths.
+func longestFirst(packages map[string]listedPackage) []string {
+	place := func(path string) int {
+		if i := slices.Index(longest, strings.TrimPrefix(path, modulePrefix)); i >= 0 {
+			return i
+		}
+		return len(longest)
 	}
-	args := append([]string{"test", "-json", "-race", "-shuffle=on", "-vet=off", testTimeout}, o.packages...)
-	return stream(ctx, t, stderr, exec.CommandContext(ctx, "go", args...))
+	return slices.SortedFunc(maps.Keys(packages), func(a, b string) int {
+		return cmp.Or(cmp.Compare(place(a), place(b)), strings.Compare(a, b))
+	})
+}
+
+// listing writes the list of a test program's tests to a file named after the package's folder, in which it is started, and becomes that
+// program.
+func listing(folder string, program []string, stderr io.Writer) int {
+	dir, err := os.Getwd()
+	if err == nil {
+		var out []byte
+		if out, err = exec.Command(program[0], "-test.list", listed).Output(); err == nil {
+			err = os.WriteFile(filepath.Join(folder, url.PathEscape(dir)), out, 0o600)
+		}
+	}
+	if err != nil { // the program says itself what is wrong with it; that it was not listed is noticed
+		fmt.Fprintf(stderr, "suite: list the tests of %s: %v\n", program[0], err)
+	}
+	fmt.Fprintf(stderr, "suite: run %s: %v\n", program[0], syscall.Exec(program[0], program, os.Environ()))
+	return 2
+}
+
+// expectListed has the tally expect what was listed. A package with tests whose program never came to list them is a failure.
+func expectListed(folder string, packages map[string]listedPackage, t *tally) error {
+	for _, path := range slices.Sorted(maps.Keys(packages)) {
+		if len(packages[path].files()) == 0 {
+			continue
+		}
+		names, err := os.ReadFile(filepath.Join(folder, url.PathEscape(packages[path].Dir)))
+		if errors.Is(err, fs.ErrNotExist) {
+			t.fail("%s has test files, and its tests were never listed", path)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		t.expect(path, strings.Fields(string(names)))
+	}
+	return nil
 }
 
 // stream runs a command that writes test events. Its own status says no more than the events do, unless there are
@@ -62,13 +124,10 @@ func stream(ctx context.Context, t *tally, stderr io.Writer, cmd *exec.Cmd) erro
 }
 
 // list asks Go which tests the packages have.
-func list(ctx context.Context, packages []string, stderr io.Writer, flags []string) (map[string][]string, error) {
-	args := slices.Concat([]string{"test", "-list", listed, "-vet=off"}, flags, packages)
-	cmd := exec.CommandContext(ctx, "go", args...)
+func list(ctx context.Context, packages []string, stderr io.Writer) (map[string][]string, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-list", listed, "-vet=off"}, packages...)...)
 	cmd.Stderr = stderr
-	if !slices.Contains(flags, "-race") {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	names, failed := parseList(string(out))
 	if err != nil {

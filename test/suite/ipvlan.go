@@ -154,17 +154,19 @@ func (p plan) choose(ctx context.Context, stderr io.Writer) error {
 	for _, s := range p.Steps {
 		packages = append(packages, s.Package)
 	}
-	without, err := list(ctx, packages, stderr, nil)
-	if err != nil {
-		return err
-	}
-	with, err := list(ctx, packages, stderr, []string{"-tags=ipvlan"})
+	without, err := list(ctx, packages, stderr)
 	if err != nil {
 		return err
 	}
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		for _, name := range with[s.Package] {
+		list := exec.CommandContext(ctx, s.Binary, "-test.list", listed)
+		list.Dir, list.Stderr = s.Dir, stderr
+		with, err := list.Output()
+		if err != nil {
+			return fmt.Errorf("list the tests of %s: %w", s.Package, err)
+		}
+		for _, name := range strings.Fields(string(with)) {
 			if !slices.Contains(without[s.Package], name) {
 				s.Tests = append(s.Tests, name)
 			}

@@ -3,7 +3,7 @@
 
 // Command suite runs all tests and counts them. `make test` uses it. It runs the tests of this host with -race and
 // -shuffle, and those behind the build tag ipvlan by the runner in test/vm, all in one machine. A test that
-// `go test -list` names and that did not pass is a failure: failed, skipped, or never run, and so is one that ran
+// `go test -list` would name and that did not pass is a failure: failed, skipped, or never run, and so is one that ran
 // without being listed. Silence is no success. What the tests need (bin/, the programs of others) is built before,
 // and reaches them by MULTUS_VPC_BIN, MULTUS_VPC_PEERS, MULTUS_VPC_STACK and, for the chart on this host, MULTUS_VPC_HELM; what tests mean is
 // none of its business.
@@ -29,6 +29,9 @@ Runs and counts the tests of this host and those that need ipvlan (both by defau
 func main() {
 	if len(os.Args) == 3 && os.Args[1] == insideArg {
 		os.Exit(inside(os.Args[2], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 3 && os.Args[1] == listingArg {
+		os.Exit(listing(os.Args[2], os.Args[3:], os.Stderr))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -6,6 +6,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -118,5 +122,51 @@ func TestTaggedFindsTheRunnersOwnProof(t *testing.T) {
 	}
 	if slices.ContainsFunc(steps, func(s step) bool { return s.Package == modulePrefix+"test/suite" }) {
 		t.Error("test/suite has no file behind the tag")
+	}
+}
+
+func TestLongestFirst(t *testing.T) {
+	t.Parallel()
+	packages := map[string]listedPackage{}
+	for _, name := range []string{"test/kill", "agent", "internal/pool", "vpcctl"} {
+		packages[modulePrefix+name] = listedPackage{}
+	}
+	var got []string
+	for _, path := range longestFirst(packages) {
+		got = append(got, strings.TrimPrefix(path, modulePrefix))
+	}
+	if diff := cmp.Diff([]string{"internal/pool", "test/kill", "agent", "vpcctl"}, got); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	known, err := testFiles(t.Context(), []string{"../../..."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range longest {
+		if len(known[modulePrefix+name].files()) == 0 {
+			t.Errorf("there is no package %s with tests", name)
+		}
+	}
+}
+
+func TestAPackageWhoseTestsWereNeverListedFails(t *testing.T) {
+	t.Parallel()
+	folder, tally := t.TempDir(), newTally(io.Discard, false)
+	packages := map[string]listedPackage{
+		"p/listed": {Dir: "/p/listed", TestGoFiles: []string{"a_test.go"}},
+		"p/not":    {Dir: "/p/not", XTestGoFiles: []string{"a_test.go"}},
+		"p/none":   {Dir: "/p/none"},
+	}
+	if err := os.WriteFile(filepath.Join(folder, url.PathEscape("/p/listed")), []byte("TestA\nFuzzB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := expectListed(folder, packages, tally); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"p/not has test files, and its tests were never listed"}, tally.problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[test]bool{{"p/listed", "TestA"}: true, {"p/listed", "FuzzB"}: true}, tally.expected); diff != "" {
+		t.Errorf("expected (-want +got):\n%s", diff)
 	}
 }
