@@ -34,8 +34,8 @@ const maxMessage = 1024
 
 // Record makes an Event. It is made once for each call: the caller sees to it that there are few. Needed of RBAC: create on events.
 func (c *Client) Record(ctx context.Context, e Event) error {
-	if wrong := append(validation.IsDNS1123Label(e.Pod.Namespace), validation.IsDNS1123Subdomain(e.Pod.Name)...); len(wrong) > 0 {
-		return fmt.Errorf("event of pod %q in namespace %q: no such name can be: %s", e.Pod.Name, e.Pod.Namespace, wrong[0])
+	if wrong := misnamed(e.Pod); wrong != "" {
+		return fmt.Errorf("event of pod %q in namespace %q: no such name can be: %s", e.Pod.Name, e.Pod.Namespace, wrong)
 	}
 	events := c.objects.Resource(schema.GroupVersionResource{Version: "v1", Resource: "events"})
 	_, err := events.Namespace(e.Pod.Namespace).Create(ctx, e.object(), metav1.CreateOptions{})

@@ -28,9 +28,8 @@ const podIndexLabel = "apps.kubernetes.io/pod-index"
 // The ordinal is the one in the pod's name, which nobody can change; a pod-index label that says otherwise is an error.
 // Needed of RBAC: get on pods.
 func (c *Client) Ordinal(ctx context.Context, pod attachment.Pod) (statefulSet string, ordinal int, err error) {
-	// The metadata client resolves "..", and names come from the runtime's arguments.
-	if wrong := append(validation.IsDNS1123Label(pod.Namespace), validation.IsDNS1123Subdomain(pod.Name)...); len(wrong) > 0 {
-		return "", 0, fmt.Errorf("get pod %q in namespace %q: no such name can be: %s", pod.Name, pod.Namespace, wrong[0])
+	if wrong := misnamed(pod); wrong != "" {
+		return "", 0, fmt.Errorf("get pod %q in namespace %q: no such name can be: %s", pod.Name, pod.Namespace, wrong)
 	}
 	pods := c.metadata.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"})
 	found, err := pods.Namespace(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
@@ -47,6 +46,15 @@ func (c *Client) Ordinal(ctx context.Context, pod attachment.Pod) (statefulSet s
 		return "", 0, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return statefulSet, ordinal, nil
+}
+
+// misnamed says why no pod can have such a name or namespace, or nothing. The clients resolve "..", and names come from the runtime's
+// arguments.
+func misnamed(pod attachment.Pod) string {
+	if wrong := append(validation.IsDNS1123Label(pod.Namespace), validation.IsDNS1123Subdomain(pod.Name)...); len(wrong) > 0 {
+		return wrong[0]
+	}
+	return ""
 }
 
 // ordinalOf reads which of a StatefulSet's pods a pod is.

@@ -70,9 +70,9 @@ func longestFirst(packages map[string]listedPackage) []string {
 func listing(folder string, program []string, stderr io.Writer) int {
 	dir, err := os.Getwd()
 	if err == nil {
-		var out []byte
-		if out, err = exec.Command(program[0], "-test.list", listed).Output(); err == nil {
-			err = os.WriteFile(filepath.Join(folder, url.PathEscape(dir)), out, 0o600)
+		var names []string
+		if names, err = testsOf(context.Background(), program[0], dir); err == nil {
+			err = os.WriteFile(filepath.Join(folder, url.PathEscape(dir)), []byte(strings.Join(names, "\n")), 0o600)
 		}
 	}
 	if err != nil { // the program says itself what is wrong with it; that it was not listed is noticed
@@ -80,6 +80,17 @@ func listing(folder string, program []string, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "suite: run %s: %v\n", program[0], syscall.Exec(program[0], program, os.Environ()))
 	return 2
+}
+
+// testsOf asks a test program for its tests, as `go test -list` does.
+func testsOf(ctx context.Context, program, dir string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, program, "-test.list", listed)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+	}
+	return strings.Fields(string(out)), err
 }
 
 // expectListed has the tally expect what was listed. A package with tests whose program never came to list them is a failure.
@@ -121,36 +132,4 @@ func stream(ctx context.Context, t *tally, stderr io.Writer, cmd *exec.Cmd) erro
 		return fmt.Errorf("%s: %w", cmd, err)
 	}
 	return nil
-}
-
-// list asks Go which tests the packages have.
-func list(ctx context.Context, packages []string, stderr io.Writer) (map[string][]string, error) {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-list", listed, "-vet=off"}, packages...)...)
-	cmd.Stderr = stderr
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.Output()
-	names, failed := parseList(string(out))
-	if err != nil {
-		return names, fmt.Errorf("go test -list: %w: %s", err, strings.Join(failed, ", "))
-	}
-	return names, nil
-}
-
-// parseList reads the output of `go test -list`: names, and after them the line of their package, or FAIL and one that
-// could not be listed.
-func parseList(out string) (result map[string][]string, failed []string) {
-	result = map[string][]string{}
-	var names []string
-	for line := range strings.Lines(out) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) == 1:
-			names = append(names, fields[0])
-		case len(fields) > 1 && fields[0] == "ok":
-			result[fields[1]], names = names, nil
-		case len(fields) > 1 && fields[0] == "FAIL":
-			failed, names = append(failed, strings.Join(fields[1:], " ")), nil
-		}
-	}
-	return result, failed
 }

@@ -160,13 +160,11 @@ func (p plan) choose(ctx context.Context, stderr io.Writer) error {
 	}
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		list := exec.CommandContext(ctx, s.Binary, "-test.list", listed)
-		list.Dir, list.Stderr = s.Dir, stderr
-		with, err := list.Output()
+		with, err := testsOf(ctx, s.Binary, s.Dir)
 		if err != nil {
 			return fmt.Errorf("list the tests of %s: %w", s.Package, err)
 		}
-		for _, name := range strings.Fields(string(with)) {
+		for _, name := range with {
 			if !slices.Contains(without[s.Package], name) {
 				s.Tests = append(s.Tests, name)
 			}
@@ -176,6 +174,38 @@ func (p plan) choose(ctx context.Context, stderr io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// list asks Go which tests the packages have.
+func list(ctx context.Context, packages []string, stderr io.Writer) (map[string][]string, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-list", listed, "-vet=off"}, packages...)...)
+	cmd.Stderr = stderr
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	names, failed := parseList(string(out))
+	if err != nil {
+		return names, fmt.Errorf("go test -list: %w: %s", err, strings.Join(failed, ", "))
+	}
+	return names, nil
+}
+
+// parseList reads the output of `go test -list`: names, and after them the line of their package, or FAIL and one that
+// could not be listed.
+func parseList(out string) (result map[string][]string, failed []string) {
+	result = map[string][]string{}
+	var names []string
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 1:
+			names = append(names, fields[0])
+		case len(fields) > 1 && fields[0] == "ok":
+			result[fields[1]], names = names, nil
+		case len(fields) > 1 && fields[0] == "FAIL":
+			failed, names = append(failed, strings.Join(fields[1:], " ")), nil
+		}
+	}
+	return result, failed
 }
 
 // inside runs the plan. Events go to stdout; the caller judges by them.
