@@ -22,7 +22,8 @@ type Pod interface {
 	// Interfaces lists the pod's interfaces with their addresses; the loopback is left out.
 	Interfaces() ([]attachment.Interface, error)
 	// Watch tells of every address that appears or goes, in order. The zero Change, which it tells first, says that changes may
-	// have been missed or that a link changed. It returns nil when ctx ends, and an error when the kernel cannot be watched.
+	// have been missed or that a link changed. It returns nil when ctx ends, and an error when the kernel cannot be watched. tell
+	// does not block, and may be called with a lock held that Interfaces takes.
 	Watch(ctx context.Context, tell func(attachment.Change)) error
 }
 

@@ -419,3 +419,49 @@ func TestUnownedAddressIsClaimedAgain(t *testing.T) {
 		eventually(t, 2*time.Minute, "claimed again", func() bool { return w.owner(ip) == id })
 	})
 }
+
+// tellingPod is a pod where an address changes whenever its interfaces are being read, and is told of before they are.
+type tellingPod struct {
+	tell chan func(attachment.Change)
+	told chan struct{}
+}
+
+func (p *tellingPod) Interfaces() ([]attachment.Interface, error) {
+	tell := <-p.tell
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tell(attachment.Change{Index: 3, Addr: netip.MustParsePrefix("10.10.1.80/24"), Gone: true})
+	}()
+	select {
+	case <-done:
+		p.told <- struct{}{}
+	case <-time.After(10 * time.Second):
+	}
+	return nil, nil
+}
+
+func (p *tellingPod) Watch(ctx context.Context, tell func(attachment.Change)) error {
+	tell(attachment.Change{})
+	p.tell <- tell
+	<-ctx.Done()
+	return nil
+}
+
+// TestTellingWaitsForNobody runs on the machine's clock: where time is virtual, who waits for a mutex stops it.
+func TestTellingWaitsForNobody(t *testing.T) {
+	p := &tellingPod{tell: make(chan func(attachment.Change)), told: make(chan struct{}, 1)}
+	s := podsync.New(podsync.DefaultConfig(), p, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	select {
+	case <-p.told:
+	case <-time.After(10 * time.Second):
+		t.Error("what is told waits for the interfaces to be read")
+	}
+	cancel()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+}

@@ -38,8 +38,10 @@ type Syncer struct {
 	wake    chan struct{}
 	stepped chan struct{} // has a value after something was looked at
 
+	queue  sync.Mutex          // of events alone, so that tell waits for nothing
+	events []attachment.Change // in order, not looked at yet
+
 	mu       sync.Mutex
-	events   []attachment.Change // in order, not looked at yet
 	entries  map[netip.Addr]*entry
 	byIndex  map[int]attachment.Interface // as last listed
 	seen     bool                         // the interfaces have been listed
@@ -140,12 +142,22 @@ func (s *Syncer) report() Report {
 	return r
 }
 
-// tell queues an event.
+// tell queues an event. It takes a lock of its own: s.mu is held while the pod's interfaces are read, and who tells may hold what
+// that needs.
 func (s *Syncer) tell(e attachment.Change) {
-	s.mu.Lock()
+	s.queue.Lock()
 	s.events = append(s.events, e)
-	s.mu.Unlock()
+	s.queue.Unlock()
 	poke(s.wake)
+}
+
+// told is what tell has queued.
+func (s *Syncer) told() []attachment.Change {
+	s.queue.Lock()
+	defer s.queue.Unlock()
+	events := s.events
+	s.events = nil
+	return events
 }
 
 // step does all that can be done now, and says how long nothing more is due.
@@ -196,9 +208,7 @@ func (e *entry) over() {
 
 // follow brings the entries up to what the events say. The caller holds s.mu.
 func (s *Syncer) follow() {
-	events := s.events
-	s.events = nil
-	for _, e := range events {
+	for _, e := range s.told() {
 		i, known := s.byIndex[e.Index]
 		switch {
 		case e == attachment.Change{} || !known && !e.Gone:
