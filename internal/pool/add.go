@@ -121,7 +121,7 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 	p.refuse()
 	p.hurry()
 	n.mu.Unlock()
-	poke(p.wake)
+	p.poke()
 	return n.wait(ctx, p, w)
 }
 

@@ -121,7 +121,7 @@ func (p *iface) unbar(onHost map[netip.Addr]string) {
 	for u, e := range p.units {
 		if _, there := onHost[u.Addr()]; e.barred && !there {
 			e.barred = false
-			poke(p.wake)
+			p.poke()
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -42,6 +41,14 @@ type wish struct {
 	by   *waiter
 }
 
+func wished(ws []wish) []unit {
+	us := make([]unit, len(ws))
+	for i, w := range ws {
+		us[i] = w.unit
+	}
+	return us
+}
+
 // moves reports whether the address may be moved here from another ENI by now.
 func (w wish) moves() bool {
 	c := w.by.claim
@@ -52,16 +59,19 @@ func (w wish) moves() bool {
 // which it appeared last.
 func (w wish) forced() bool { return w.by.hold.claimed && w.by.claim.conflict == attachment.Reassign }
 
-// nextClaim finds an address that somebody named and that EC2 is to be asked for: of several who wait the one whose turn is
-// first. The caller holds n.mu.
-func (p *iface) nextClaim() (first wish) {
+// patient reports whether the wish may wait for what else the ENI asks EC2 for.
+func (w wish) patient() bool { return !w.forced() }
+
+// nextClaim finds an address that somebody named and that EC2 is to be asked for: of several who wait, of those that match, the one
+// whose turn is first. The caller holds n.mu.
+func (p *iface) nextClaim(match func(wish) bool) (first wish) {
 	for _, w := range p.waiters {
 		if first.by != nil && !w.retry.Before(first.by.retry) {
 			continue
 		}
 		for _, a := range w.exact {
-			if p.unassigned(a) || w.renew {
-				first = wish{single(a), w}
+			if next := (wish{single(a), w}); p.open(next) && match(next) {
+				first = next
 				break
 			}
 		}
@@ -69,9 +79,16 @@ func (p *iface) nextClaim() (first wish) {
 	return first
 }
 
-// wishes lists what the next request asks for: the first wish, and whatever can go with it in one call. The caller holds n.mu.
-func (p *iface) wishes() []wish {
-	first := p.nextClaim()
+// open reports whether EC2 is to be asked for the wish, and is not being asked about its address. The caller holds n.mu.
+func (p *iface) open(w wish) bool {
+	e := p.units[w.unit]
+	return (p.unassigned(w.unit.Addr()) || w.by.renew) && (e == nil || !e.asking)
+}
+
+// wishes lists what the next request asks for: of those that match the first wish, and whatever can go with it in one call. The caller
+// holds n.mu.
+func (p *iface) wishes(match func(wish) bool) []wish {
+	first := p.nextClaim(match)
 	if first.by == nil || first.by.alone {
 		return slices.DeleteFunc([]wish{first}, func(w wish) bool { return w.by == nil })
 	}
@@ -82,8 +99,8 @@ func (p *iface) wishes() []wish {
 			next := wish{single(a), w}
 			same := func(x wish) bool { return x.unit == next.unit }
 			switch {
-			case !p.unassigned(a) && !w.renew, slices.ContainsFunc(all, same):
-			case a.Is6() != first.unit.Addr().Is6(), next.forced() != first.forced(), w.alone, now.Before(w.retry), len(all) >= room && !w.renew:
+			case !p.open(next), !match(next), slices.ContainsFunc(all, same):
+			case a.Is6() != first.unit.Addr().Is6(), w.alone, now.Before(w.retry), len(all) >= room && !w.renew:
 			default:
 				all = append(all, next)
 			}
@@ -92,21 +109,20 @@ func (p *iface) wishes() []wish {
 	return all
 }
 
-// claim asks EC2 for addresses that waiters named, in one call unless that is refused, and moves those from another ENI whose
-// waiter may and waited long enough.
-func (p *iface) claim(ctx context.Context) {
+// claim asks EC2 for addresses that waiters named and that may wait for the metadata.
+func (p *iface) claim(ctx context.Context) { p.claimThose(ctx, wish.patient, p.shown(ctx)) }
+
+// claimThose asks EC2 for the next of those addresses that waiters named and that match, in one call unless that is refused, and moves
+// those from another ENI whose waiter may and waited long enough.
+func (p *iface) claimThose(ctx context.Context, match func(wish) bool, before map[unit]bool) {
 	n := p.n
-	before := p.shown(ctx)
 	n.mu.Lock()
-	ws := p.wishes()
+	ws := p.wishes(match)
 	if len(ws) == 0 {
 		n.mu.Unlock()
 		return
 	}
-	us := make([]unit, len(ws))
-	for i, w := range ws {
-		us[i] = w.unit
-	}
+	us := wished(ws)
 	err := p.intend(ws, before)
 	p.asking(us)
 	n.mu.Unlock()
@@ -154,13 +170,14 @@ func (p *iface) intend(ws []wish, before map[unit]bool) error {
 
 // request asks EC2 for the wishes, and says in errs what became of each of them.
 func (p *iface) request(ctx context.Context, ws []wish, errs map[unit]error) {
-	us := make([]unit, len(ws))
-	for i, w := range ws {
-		us[i] = w.unit
-	}
+	us := wished(ws)
 	err := p.assignUnits(ctx, us, ws[0].forced())
 	for _, u := range us {
 		errs[u] = err
+	}
+	if errors.Is(err, eni.ErrSlotsFull) {
+		p.settled(ctx, ws, errs)
+		return
 	}
 	inUse, ok := errors.AsType[*eni.InUseError](err)
 	if !ok {
@@ -168,23 +185,27 @@ func (p *iface) request(ctx context.Context, ws []wish, errs map[unit]error) {
 	}
 	owners, err := p.n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(us))
 	var rest []unit
+	moves := map[eni.ID][]wish{}
 	for _, w := range ws {
 		a := w.unit.Addr()
 		owner, owned := owners[a]
 		switch {
 		case err != nil:
 			errs[w.unit] = err
-		case owner == p.id && w.by.renew && time.Since(w.by.since) < 2*claimInterval:
-			errs[w.unit] = fmt.Errorf("%w: reads may be behind", errHeldElsewhere)
 		case owner == p.id:
-			errs[w.unit] = nil // ours already: a read will show it
+			errs[w.unit] = w.here() // a read will show it
 		case owned:
-			errs[w.unit] = p.contest(ctx, w, owner)
+			if errs[w.unit] = p.contest(ctx, w, owner); errs[w.unit] == nil {
+				moves[owner] = append(moves[owner], w)
+			}
 		case len(ws) == 1 || slices.Contains(inUse.Addrs, a):
 			errs[w.unit] = fmt.Errorf("%w: reads do not show which", errHeldElsewhere)
 		default:
 			rest = append(rest, w.unit)
 		}
+	}
+	for owner, ws := range moves {
+		p.moveHere(ctx, ws, owner, errs)
 	}
 	if len(rest) == 0 {
 		return
@@ -199,36 +220,76 @@ func (p *iface) request(ctx context.Context, ws []wish, errs map[unit]error) {
 	}
 }
 
-// errHeldElsewhere is a claim that is to be tried again, or given up, because another ENI has the address.
-var errHeldElsewhere = errors.New("held by another ENI")
-
-// contest is what becomes of an address that another ENI has.
-func (p *iface) contest(ctx context.Context, w wish, owner eni.ID) error {
-	u, by := w.unit, w.by
-	if !w.moves() {
-		return fmt.Errorf("%w: %s", errHeldElsewhere, owner)
+// here is what a read says of the wish that shows its address on the ENI already.
+func (w wish) here() error {
+	if w.by.renew && time.Since(w.by.since) < 2*claimInterval {
+		return fmt.Errorf("%w: reads may be behind", errHeldElsewhere)
 	}
-	if err := p.mayTake(ctx, u, owner, by); err != nil {
-		return err
-	}
-	p.n.log.Warn("address is moved here from another ENI", "ip", name(u), "from", owner, "to", p.id, "containerID", by.hold.ContainerID,
-		"pod", by.hold.Pod.Namespace+"/"+by.hold.Pod.Name)
-	if err := p.moveHere(ctx, u.Addr(), owner); err != nil {
-		return err
-	}
-	p.n.tell(by.hold.Pod, AddressMoved, "%s was on %s and is taken to %s for this pod", name(u), owner, p.id)
 	return nil
 }
 
-func (p *iface) moveHere(ctx context.Context, a netip.Addr, from eni.ID) error {
-	if a.Is4() {
-		return p.n.ports.EC2.Assign(ctx, p.id, []netip.Addr{a}, true)
+// settled sees to those wishes of a request that EC2 refused for want of slots, whose address may be on the ENI already: whether it
+// counts that twice is not documented.
+func (p *iface) settled(ctx context.Context, ws []wish, errs map[unit]error) {
+	ws = slices.DeleteFunc(slices.Clone(ws), func(w wish) bool { return !w.by.renew })
+	if len(ws) == 0 {
+		return
 	}
-	// IPv6 has no reassignment: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
-	if err := p.n.ports.EC2.UnassignIPv6(ctx, from, []netip.Addr{a}); err != nil && !errors.Is(err, eni.ErrNotAssigned) {
+	us := wished(ws)
+	owners, err := p.n.ports.EC2.Owners(ctx, p.subnet.ID, addrsOf(us))
+	for _, w := range ws {
+		switch {
+		case err != nil:
+			errs[w.unit] = err
+		case owners[w.unit.Addr()] == p.id:
+			errs[w.unit] = w.here()
+		}
+	}
+}
+
+// errHeldElsewhere is a claim that is to be tried again, or given up, because another ENI has the address.
+var errHeldElsewhere = errors.New("held by another ENI")
+
+// contest says why an address stays with the ENI that has it, nil when it is to be moved here.
+func (p *iface) contest(ctx context.Context, w wish, owner eni.ID) error {
+	if !w.moves() {
+		return fmt.Errorf("%w: %s", errHeldElsewhere, owner)
+	}
+	return p.mayTake(ctx, w.unit, owner, w.by)
+}
+
+// moveHere moves the addresses that another ENI has, and says in errs what became of each of them.
+func (p *iface) moveHere(ctx context.Context, ws []wish, owner eni.ID, errs map[unit]error) {
+	us := wished(ws)
+	err := p.moveUnits(ctx, us, owner)
+	if len(ws) > 1 && (errors.Is(err, eni.ErrNotAssigned) || errors.Is(err, eni.ErrAddressInUse)) { // one of them moved meanwhile
+		for _, w := range ws {
+			p.moveHere(ctx, []wish{w}, owner, errs)
+		}
+		return
+	}
+	for _, w := range ws {
+		h := w.by.hold
+		p.n.log.Warn("address is moved here from another ENI", "ip", name(w.unit), "from", owner, "to", p.id, "containerID", h.ContainerID,
+			"pod", h.Pod.Namespace+"/"+h.Pod.Name, "outcome", outcome(err))
+		if errs[w.unit] = err; err == nil {
+			p.n.tell(h.Pod, AddressMoved, "%s was on %s and is taken to %s for this pod", name(w.unit), owner, p.id)
+		}
+	}
+}
+
+// moveUnits is all or nothing for IPv4. IPv6 has no reassignment:
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AssignIpv6Addresses.html
+func (p *iface) moveUnits(ctx context.Context, us []unit, from eni.ID) error {
+	addrs := addrsOf(us)
+	if addrs[0].Is4() {
+		return p.n.ports.EC2.Assign(ctx, p.id, addrs, true)
+	}
+	err := p.n.ports.EC2.UnassignIPv6(ctx, from, addrs)
+	if err != nil && !(errors.Is(err, eni.ErrNotAssigned) && len(addrs) == 1) {
 		return err
 	}
-	return p.n.ports.EC2.AssignIPv6(ctx, p.id, []netip.Addr{a})
+	return p.n.ports.EC2.AssignIPv6(ctx, p.id, addrs)
 }
 
 // errNotOurs is an owner from which an address is never taken.

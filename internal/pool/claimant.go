@@ -52,7 +52,10 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 	if conflict != attachment.Reassign { // of what floats EC2 is asked anyway
 		n.lookAnew(ctx, addrs)
 	}
-	shown := p.shown(ctx)
+	var shown map[unit]bool
+	if p.depends(c, addrs, conflict) {
+		shown = p.shown(ctx)
+	}
 	var ws []*waiter
 	n.mu.Lock()
 	for _, a := range addrs {
@@ -76,7 +79,7 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 		p.w.resume = soon // a pod is unreachable until then; how often a pod may claim is bounded elsewhere
 	}
 	n.mu.Unlock()
-	poke(p.wake)
+	p.poke()
 	for _, w := range ws {
 		_, err := n.wait(ctx, p, w)
 		results[w.exact[0]] = ClaimResult{New: err == nil, Err: n.overtaken(ctx, p, w, err)}
@@ -208,6 +211,19 @@ func (p *iface) elsewhere(u unit, shown bool) bool {
 		return !shown || !p.units[u].unsent
 	}
 	return !shown
+}
+
+// depends reports whether what the metadata shows makes a difference to any of the claims: it does where EC2 may be left out, and
+// where somebody else may have taken what is believed to be here.
+func (p *iface) depends(c attachment.Claimant, addrs []netip.Addr, conflict attachment.OnConflict) bool {
+	p.n.mu.Lock()
+	defer p.n.mu.Unlock()
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+		if old := p.n.holder(a); old != nil {
+			return conflict != attachment.Reassign || !old.Netns.Same(c.Netns)
+		}
+		return p.state(single(a)) != ownership.None
+	})
 }
 
 // holder is the hold that has the address, of whatever state, on any of the worker's ENIs. The caller holds n.mu.

@@ -91,7 +91,7 @@ func restart(r *rand.Rand, n *node, pods []*follower) {
 
 func chaosOfClaims(t *testing.T, r *rand.Rand) {
 	w := newWorld(t, dual)
-	n1, n2 := w.worker("worker-1", noStock), w.worker("worker-2", noStock)
+	n1, n2 := w.worker("worker-1", noStock), w.worker("worker-2") // whose stock and pods come and go meanwhile
 	defer func() { n1.stop(); n2.stop() }()
 	<-n1.Ready()
 	<-n2.Ready()
@@ -111,9 +111,10 @@ func chaosOfClaims(t *testing.T, r *rand.Rand) {
 			f.put(r, addr)
 		}
 	}
-	for range 30 {
+	var tenants []attachment.Attachment
+	for range 40 {
 		f, addr := pods[r.IntN(len(pods))], addrs[r.IntN(len(addrs))]
-		switch r.IntN(10) {
+		switch r.IntN(12) {
 		case 0, 1, 2, 3, 4:
 			alone(f, addr)
 		case 5, 6, 7:
@@ -123,13 +124,24 @@ func chaosOfClaims(t *testing.T, r *rand.Rand) {
 		case 9:
 			var faults []front.Fault
 			for _, action := range []string{"AssignPrivateIpAddresses", "AssignIpv6Addresses", "UnassignPrivateIpAddresses", "UnassignIpv6Addresses"} {
-				faults = append(faults, front.Fault{Action: action, Nth: 1, Kind: []front.Kind{front.LostReply, front.ErrorBefore, front.ErrorAfter}[r.IntN(3)]})
+				faults = append(faults, front.Fault{Action: action, Nth: 1, Kind: []front.Kind{front.LostReply, front.ErrorBefore, front.ErrorAfter, front.Slow}[r.IntN(4)]})
 			}
 			if err := w.lab.Front.SetFaults(faults); err != nil {
 				t.Fatal(err)
 			}
+		case 10, 11:
+			if tenants = append(tenants, n2.pod(fmt.Sprint("tenant-", len(tenants)))); len(tenants)%3 == 0 {
+				for _, a := range tenants {
+					n2.del(a)
+				}
+			} else {
+				_, _ = n2.add(tenants[len(tenants)-1], attachment.Query{Families: []string{attachment.IPv4, attachment.IPv6}})
+			}
 		}
 		time.Sleep(time.Duration(r.IntN(4)*r.IntN(2000)) * time.Millisecond)
+	}
+	for _, a := range tenants {
+		n2.del(a)
 	}
 	time.Sleep(time.Minute) // reads of all agents are up to date
 	last := map[netip.Addr]*follower{}

@@ -192,7 +192,7 @@ func (n *Node) meet(ctx context.Context, ifs []eni.Interface) error {
 		}
 		p := &iface{
 			n: n, id: i.ID, mac: i.MAC, subnet: subnets[k], eni: i, units: map[unit]*entry{}, late: map[unit]bool{}, recent: map[unit]time.Time{}, classes: map[string]*class{}, carried: map[unit]attachment.Netns{},
-			wake: make(chan struct{}, 1),
+			wake: make(chan struct{}, 1), lanes: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 		}
 		if reader := readers[i.SubnetID]; reader != nil {
 			p.reservations, p.reservationsAt = reader.reservations, reader.reservationsAt
@@ -228,7 +228,7 @@ func (n *Node) file(ifs []eni.Interface, began time.Time) {
 			p.dismiss(Refusal{NotReady, fmt.Sprintf("%s %s", p, why)})
 		}
 		p.activateByRole()
-		poke(p.wake)
+		p.poke()
 	}
 }
 

@@ -60,7 +60,7 @@ func (n *Node) release(h *hold, why string) error {
 		for _, a := range had {
 			p.letGo(single(a), event)
 		}
-		poke(p.wake)
+		p.poke()
 	}
 	n.log.Info("address released", "ips", had, "eni", h.eni, "containerID", h.ContainerID, "ifName", h.IfName, "why", why)
 	poke(n.tick)

@@ -153,6 +153,6 @@ func (n *Node) rereadAll(ctx context.Context) {
 		n.mu.Lock()
 		p.activateByRole()
 		n.mu.Unlock()
-		poke(p.wake)
+		p.poke()
 	}
 }

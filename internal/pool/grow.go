@@ -55,9 +55,13 @@ func (c *class) growByName(ctx context.Context, need int) error {
 		clear(c.reads) // the next attempt looks again: space may have come back
 		return errReservationFull
 	}
-	us := singles(addrs)
 	before := p.shown(ctx)
 	n.mu.Lock()
+	us := p.leftOf(singles(addrs), c.V6)
+	if len(us) == 0 {
+		n.mu.Unlock()
+		return nil
+	}
 	for _, u := range us {
 		p.units[u] = &entry{since: time.Now(), source: c.Source}
 	}
@@ -73,6 +77,13 @@ func (c *class) growByName(ctx context.Context, need int) error {
 	}
 	c.assign(ctx, us, true)
 	return nil
+}
+
+// leftOf drops from units that were chosen before what floating addresses have taken meanwhile: the unit itself, or the slot. The
+// caller holds n.mu.
+func (p *iface) leftOf(us []unit, v6 bool) []unit {
+	us = slices.DeleteFunc(us, func(u unit) bool { return p.units[u] != nil })
+	return us[:min(len(us), p.slotsLeft(v6))]
 }
 
 var errReservationFull = errors.New("reservation full")
@@ -168,6 +179,13 @@ func (p *iface) file(us []unit, err error, first bool) {
 func (c *class) growByCount(ctx context.Context, need int) {
 	p, n := c.p, c.p.n
 	before := p.shown(ctx)
+	n.mu.Lock()
+	need = min(need, p.slotsLeft(c.V6))
+	p.choosing[family(c.V6)] = need
+	n.mu.Unlock()
+	if need == 0 {
+		return
+	}
 	var us []unit
 	var err error
 	if c.Source == attachment.SourcePrefix {
@@ -178,6 +196,7 @@ func (c *class) growByCount(ctx context.Context, need int) {
 		us = singles(addrs)
 	}
 	n.mu.Lock()
+	p.choosing[family(c.V6)] = 0
 	if errors.Is(err, eni.ErrOutcomeUnknown) {
 		c.births = time.Now().Add(birthTime) // also when the next request succeeds
 	}

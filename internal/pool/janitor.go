@@ -121,7 +121,7 @@ func (n *Node) endCooldown(h *hold, carried bool) {
 	}
 	n.log.Info("cooldown over", "ips", h.addrs, "eni", h.eni)
 	p.serve()
-	poke(p.wake)
+	p.poke()
 }
 
 // cooldown is how long a released address that a namespace still carries is kept before the next look.

@@ -104,7 +104,7 @@ func (n *Node) activate(p *iface, k kind) (*class, error) {
 	}
 	c := p.class(k)
 	n.log.Info("ENI active: it keeps stock from now on", "eni", p.id, "class", c.String())
-	poke(p.wake)
+	p.poke()
 	return c, nil
 }
 

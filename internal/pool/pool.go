@@ -174,9 +174,12 @@ type iface struct {
 	carried map[unit]attachment.Netns // what a namespace carried at the start though it was in doubt
 	waiters []*waiter
 	strays  []netip.Addr // that other pods may look for in the wrong place: see [Node.forgetStrays]
+	// choosing is how many units of each family EC2 is being asked to choose, which take a slot and have no name yet.
+	choosing [2]int
 
-	wake chan struct{}
-	w    worker
+	wake  chan struct{}
+	lanes [2]chan struct{} // wake those who take floating addresses, by family: see [iface.lane]
+	w     worker
 }
 
 // hold is an attachment and what it has.
@@ -254,7 +257,11 @@ func (n *Node) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	n.mu.Lock()
-	n.spawn = func(p *iface) { wg.Go(func() { p.run(ctx) }) }
+	n.spawn = func(p *iface) {
+		wg.Go(func() { p.run(ctx) })
+		wg.Go(func() { p.lane(ctx, false) })
+		wg.Go(func() { p.lane(ctx, true) })
+	}
 	n.mu.Unlock()
 	if !n.boot(ctx) {
 		return

@@ -108,7 +108,7 @@ func (p *iface) free(match func(unit, *entry) bool) []unit {
 	var us []unit
 	used := p.used()
 	for u, e := range p.units {
-		if e.state == ownership.Free && !(u.IsSingleIP() && p.wanted(u.Addr())) && used[u] == 0 && match(u, e) {
+		if e.state == ownership.Free && !e.asking && !(u.IsSingleIP() && p.wanted(u.Addr())) && used[u] == 0 && match(u, e) {
 			us = append(us, u)
 		}
 	}
@@ -151,7 +151,7 @@ func (n *Node) retire() {
 			}
 			delete(p.classes, key)
 			n.log.Info("kind of stock given up: nobody asks for it any more", "eni", p.id, "class", c.String())
-			poke(p.wake)
+			p.poke()
 		}
 	}
 }

@@ -262,7 +262,7 @@ func (p *iface) count(states ...ownership.State) int {
 // take one each. What EC2 named as another ENI's takes no slot here; the slot of one that was lost is kept for its
 // return.
 func (p *iface) slotsLeft(v6 bool) int {
-	used := 0
+	used := p.choosing[family(v6)]
 	for u, e := range p.units {
 		if u.Addr().Is6() != v6 || e.delegated() || e.state == ownership.Unknown && e.named {
 			continue

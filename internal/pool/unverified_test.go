@@ -25,6 +25,7 @@ func TestEitherWayOfEC2(t *testing.T) {
 		"TestLateReadsConfirmNothing", "TestCarriedButNotAssigned", "TestRequestedAddress", "TestRegister", "TestStickyAddressMovesInOrder", "TestStickyAddressIsTakenFromAWorkerThatIsCutOff", "TestStickyPodComesBackToAWorkerThatWasAway", "TestStickyAddressIsGivenBackWhenTheInterfaceGoesAfterIt", "TestStickyAddressIsTakenWithinOneADD", "TestStickyAddressesOfBothFamilies", "TestStickyIsRefused", "TestStickyAddressOfAStrangerIsNeverTaken", "TestManyAtOnce",
 		"TestStockThatCameWithTheENINeedsNoCall", "TestReservationsComeAndGo", "TestRestartKeepsHolds", "TestLostLedger", "TestSurplusGoesBack",
 		"TestClaimedAddresses", "TestFloatingAddressMoves", "TestHandOver", "TestClaimMovesBetweenENIsOfAWorker", "TestClaimOfAnotherIPAMsAddressMoves", "TestClaimSurvivesAKill", "TestClaimOutlivesBadDaysOfEC2",
+		"TestFloatingAddressWaitsForNothingElse", "TestFloatingAddressesOfIPv6MoveTogether", "TestClaimWaitsForTheCallAboutItsAddress", "TestFullENIThatHasTheAddressAlready",
 	}
 	out, err := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^("+strings.Join(flows, "|")+")$", "-ec2=assignOwned: error, mixedBatch: partial").CombinedOutput()
 	if err != nil {

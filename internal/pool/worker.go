@@ -16,8 +16,8 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/ownership"
 )
 
-// worker is what only an ENI's own goroutine touches. All that an ENI asks EC2 to change goes through it, one call
-// after the other.
+// worker is what an ENI's own goroutine keeps to itself. All that an ENI asks EC2 to change goes through it, one call after the other;
+// floating addresses alone do not wait for that: see [iface.lane].
 type worker struct {
 	attempt  int       // failures in a row
 	resume   time.Time // no EC2 call that failed is repeated before
@@ -35,22 +35,33 @@ type step struct {
 	wait time.Duration
 }
 
-func (p *iface) run(ctx context.Context) {
+func (p *iface) run(ctx context.Context) { p.loop(ctx, p.wake, p.plan) }
+
+// loop takes one step after the other. What one goroutine of the ENI has done may be what another waits for.
+func (p *iface) loop(ctx context.Context, wake <-chan struct{}, plan func(now time.Time) step) {
 	for ctx.Err() == nil {
 		p.n.mu.Lock()
-		next := p.plan(time.Now())
+		next := plan(time.Now())
 		p.n.mu.Unlock()
 		if next.do != nil {
 			next.do(ctx)
+			p.poke()
 			continue
 		}
 		t := time.NewTimer(next.wait)
 		select {
-		case <-p.wake:
+		case <-wake:
 		case <-t.C:
 		case <-ctx.Done():
 		}
 		t.Stop()
+	}
+}
+
+// poke wakes the ENI's goroutines.
+func (p *iface) poke() {
+	for _, wake := range []chan struct{}{p.wake, p.lanes[0], p.lanes[1]} {
+		poke(wake)
 	}
 }
 
@@ -111,7 +122,7 @@ func (p *iface) planWaiters(c *clock) func(context.Context) {
 }
 
 func (p *iface) planClaim(c *clock) func(context.Context) {
-	if w := p.nextClaim().by; w != nil && c.due(later(p.w.resume, w.retry)) {
+	if w := p.nextClaim(wish.patient).by; w != nil && c.due(later(p.w.resume, w.retry)) {
 		p.w.claimed = true
 		return p.claim
 	}
@@ -233,7 +244,7 @@ func (p *iface) pendingUnknown() int {
 func (p *iface) resend() []unit {
 	var us []unit
 	for u, e := range p.units {
-		if e.state == ownership.Unassigning && (e.unsent || !e.seen.Before(e.written.Add(settleTime))) {
+		if e.state == ownership.Unassigning && !e.asking && (e.unsent || !e.seen.Before(e.written.Add(settleTime))) {
 			us = append(us, u)
 		}
 	}
@@ -332,7 +343,7 @@ func (p *iface) sendBack(us []unit) {
 	for _, u := range us {
 		p.units[u].unsent = true
 	}
-	poke(p.wake)
+	p.poke()
 }
 
 // alike are the units that go into one call with the first: of its family, and addresses or prefixes.
@@ -427,7 +438,7 @@ func (p *iface) noteOwners(owners map[netip.Addr]eni.ID) {
 func (p *iface) begin(lost []unit) []unit {
 	p.n.mu.Lock()
 	defer p.n.mu.Unlock()
-	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return p.state(u) != ownership.Lost })
+	us := slices.DeleteFunc(slices.Clone(lost), func(u unit) bool { return p.state(u) != ownership.Lost || p.units[u].asking })
 	p.asking(us)
 	return us
 }

@@ -230,7 +230,7 @@ func (n *Node) Standing(ctx context.Context, c attachment.Claimant, addrs []neti
 		e := p.units[single(a)]
 		if e != nil && (e.state == ownership.Guest || e.state == ownership.Held) && !e.asking && e.missing.IsZero() && !began.Before(e.written.Add(settleTime)) {
 			e.missing = began // and a read that decides follows
-			poke(p.wake)
+			p.poke()
 		}
 	}
 	return standings, nil
