@@ -86,6 +86,7 @@ func listing(folder string, program []string, stderr io.Writer) int {
 func testsOf(ctx context.Context, program, dir string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, program, "-test.list", listed)
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // a second, by default: https://go.dev/doc/articles/race_detector
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w\n%s", err, exit.Stderr)
