@@ -195,7 +195,7 @@ func (p *iface) request(ctx context.Context, ws []wish, errs map[unit]error) {
 		case owner == p.id:
 			errs[w.unit] = w.here() // a read will show it
 		case owned:
-			if errs[w.unit] = p.contest(ctx, w, owner); errs[w.unit] == nil {
+			if errs[w.unit] = p.mayTake(ctx, w, owner); errs[w.unit] == nil {
 				moves[owner] = append(moves[owner], w)
 			}
 		case len(ws) == 1 || slices.Contains(inUse.Addrs, a):
@@ -250,14 +250,6 @@ func (p *iface) settled(ctx context.Context, ws []wish, errs map[unit]error) {
 // errHeldElsewhere is a claim that is to be tried again, or given up, because another ENI has the address.
 var errHeldElsewhere = errors.New("held by another ENI")
 
-// contest says why an address stays with the ENI that has it, nil when it is to be moved here.
-func (p *iface) contest(ctx context.Context, w wish, owner eni.ID) error {
-	if !w.moves() {
-		return fmt.Errorf("%w: %s", errHeldElsewhere, owner)
-	}
-	return p.mayTake(ctx, w.unit, owner, w.by)
-}
-
 // moveHere moves the addresses that another ENI has, and says in errs what became of each of them.
 func (p *iface) moveHere(ctx context.Context, ws []wish, owner eni.ID, errs map[unit]error) {
 	us := wished(ws)
@@ -295,9 +287,14 @@ func (p *iface) moveUnits(ctx context.Context, us []unit, from eni.ID) error {
 // errNotOurs is an owner from which an address is never taken.
 var errNotOurs = errors.New("which is not an ENI for pods of this cluster's workers")
 
-// mayTake lets an address be moved only from a secondary address of an ENI that is for pods and of the same cluster.
-func (p *iface) mayTake(ctx context.Context, u unit, owner eni.ID, w *waiter) error {
-	if w.claim.guest && w.claim.conflict == attachment.Reassign {
+// mayTake says why an address stays with the ENI that has it, nil when it is to be moved here: only from a secondary address of an ENI that
+// is for pods and of the same cluster, unless it floats.
+func (p *iface) mayTake(ctx context.Context, w wish, owner eni.ID) error {
+	c := w.by.claim
+	if !w.moves() {
+		return fmt.Errorf("%w: %s", errHeldElsewhere, owner)
+	}
+	if c.guest && c.conflict == attachment.Reassign {
 		return nil
 	}
 	p.n.mu.Lock()
@@ -308,7 +305,7 @@ func (p *iface) mayTake(ctx context.Context, u unit, owner eni.ID, w *waiter) er
 		return err
 	}
 	for _, i := range ifs {
-		if i.ID == owner && i.Primary != u.Addr() && i.Tags[eni.TagNoManage] == "true" && eni.SameCluster(ours, i.Tags) {
+		if i.ID == owner && i.Primary != w.unit.Addr() && i.Tags[eni.TagNoManage] == "true" && eni.SameCluster(ours, i.Tags) {
 			return nil
 		}
 	}

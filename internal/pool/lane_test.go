@@ -14,6 +14,7 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/lab/front"
+	"github.com/multus-vpc/multus-vpc/internal/lab/vpc"
 	"github.com/multus-vpc/multus-vpc/internal/pool"
 )
 
@@ -24,33 +25,33 @@ type oneAtATime struct {
 	t *testing.T
 
 	mu    sync.Mutex
-	about map[held]string // the call that is under way
+	about map[eniAddr]string // the call that is under way
 }
 
-// held is an address of an ENI.
-type held struct {
+// eniAddr is an address of an ENI.
+type eniAddr struct {
 	id   eni.ID
 	addr netip.Addr
 }
 
-func alone(t *testing.T, ec2 pool.EC2) *oneAtATime {
-	return &oneAtATime{EC2: ec2, t: t, about: map[held]string{}}
+func newOneAtATime(t *testing.T, ec2 pool.EC2) *oneAtATime {
+	return &oneAtATime{EC2: ec2, t: t, about: map[eniAddr]string{}}
 }
 
 func (o *oneAtATime) during(call string, id eni.ID, addrs []netip.Addr, do func() error) error {
 	o.mu.Lock()
 	for _, a := range addrs {
-		if other, ok := o.about[held{id, a}]; ok {
+		if other, ok := o.about[eniAddr{id, a}]; ok {
 			o.t.Errorf("%s of %s leaves during %s of it", call, a, other)
 		}
-		o.about[held{id, a}] = call
+		o.about[eniAddr{id, a}] = call
 	}
 	o.mu.Unlock()
 	defer func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		for _, a := range addrs {
-			delete(o.about, held{id, a})
+			delete(o.about, eniAddr{id, a})
 		}
 	}()
 	return do()
@@ -84,13 +85,20 @@ func (w *world) slow(actions ...string) {
 	}
 }
 
-// TestFloatingAddressWaitsForNothingElse: neither for stock that the ENI is getting, nor for the other family, nor for a read.
-func TestFloatingAddressWaitsForNothingElse(t *testing.T) {
+// inStocked is inLab with the stock that the defaults want, which is all slots of an m5.2xlarge's ENI.
+func inStocked(t *testing.T, yaml string, test func(*testing.T, *world, *node)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, roomy)
+		w := newWorld(t, yaml)
 		n := w.worker("worker-1")
 		defer func() { n.stop() }()
 		<-n.Ready()
+		test(t, w, n)
+	})
+}
+
+// TestFloatingAddressWaitsForNothingElse: neither for stock that the ENI is getting, nor for the other family, nor for a read.
+func TestFloatingAddressWaitsForNothingElse(t *testing.T) {
+	inStocked(t, roomy, func(t *testing.T, w *world, n *node) {
 		p := n.claimant("a")
 		w.slow("AssignPrivateIpAddresses")
 		var others sync.WaitGroup
@@ -126,7 +134,6 @@ func TestFloatingAddressesOfIPv6MoveTogether(t *testing.T) {
 		if got := w.writes() - before; got != 3 { // one that EC2 refuses, and the two of the move
 			t.Errorf("%d calls move ten addresses", got)
 		}
-		// One of them has gone when it is to be taken from where it was.
 		from.leave(addrs...)
 		time.Sleep(5 * time.Minute)
 		w.agreeAll(n1)
@@ -136,6 +143,34 @@ func TestFloatingAddressesOfIPv6MoveTogether(t *testing.T) {
 				t.Errorf("%s is %s, routed %t", a, n2.states()[a], w.routed("worker-2", a))
 			}
 		}
+	})
+}
+
+// TestAddressesThatMoveTogetherMoveOneByOne when one of them is not where reads show it any more.
+func TestAddressesThatMoveTogetherMoveOneByOne(t *testing.T) {
+	inLab2(t, dual, func(t *testing.T, w *world, n1, n2 *node) {
+		addrs := []netip.Addr{float6, float6.Next(), float6.Next().Next()}
+		from, to := n1.claimant("a"), n2.claimant("b")
+		from.has(attachment.Reassign, addrs...)
+		time.Sleep(time.Minute)
+		from.leave(addrs...)
+		id := w.lab.ENIs["worker-1"][1]
+		if _, err := w.lab.Cloud.UnassignIPv6Addresses(time.Now(), vpc.UnassignInput{NetworkInterfaceID: id, Addresses: addrs[1:2]}); err != nil {
+			t.Fatal(err)
+		}
+		before := w.calls("UnassignIpv6Addresses", "")
+		to.has(attachment.Reassign, addrs...)
+		if got := w.calls("UnassignIpv6Addresses", "") - before; got != 1+len(addrs) { // all, which EC2 refuses, and each
+			t.Errorf("%d unassigns", got)
+		}
+		for _, a := range addrs {
+			if got := w.owner(a); got != w.lab.ENIs["worker-2"][1] {
+				t.Errorf("%s is on %q", a, got)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		w.agreeAll(n1)
+		w.agreeAll(n2)
 	})
 }
 
@@ -160,12 +195,8 @@ func TestClaimWaitsForTheCallAboutItsAddress(t *testing.T) {
 
 // TestFloatingAddressGetsTheSlotThatIsGivenBack on an ENI that is full of stock.
 func TestFloatingAddressGetsTheSlotThatIsGivenBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inStocked(t, dual, func(t *testing.T, w *world, n *node) {
 		const slots = 14 // of an m5.2xlarge's ENI, as many as the defaults want
-		w := newWorld(t, dual)
-		n := w.worker("worker-1")
-		defer func() { n.stop() }()
-		<-n.Ready()
 		n.mustAdd(n.pod("b"), attachment.Query{})
 		eventually(t, time.Minute, "the ENI is full", func() bool { return len(n.states()) == slots })
 		time.Sleep(time.Minute)
@@ -181,11 +212,7 @@ func TestFloatingAddressGetsTheSlotThatIsGivenBack(t *testing.T) {
 // TestFullENIThatHasTheAddressAlready: EC2 may count an address that is asked for once more as one more.
 func TestFullENIThatHasTheAddressAlready(t *testing.T) {
 	both(attachment.Reassign, func(t *testing.T, addr netip.Addr) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, dual)
-			n := w.worker("worker-1")
-			defer func() { n.stop() }()
-			<-n.Ready()
+		inStocked(t, dual, func(t *testing.T, w *world, n *node) {
 			p := n.claimant("a")
 			p.has(attachment.Reassign, addr)
 			n.mustAdd(n.pod("b"), attachment.Query{Families: []string{attachment.IPv4, attachment.IPv6}})

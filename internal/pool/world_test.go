@@ -103,7 +103,7 @@ func (w *world) client(key string, transport http.RoundTripper) aws.Config {
 func (n *node) start(rebooted bool) {
 	w := n.world
 	n.Node = pool.New(n.cfg, eni.Instance{ID: eni.InstanceID(w.lab.Instances[n.name]), Type: w.typeOf(n.name), AZ: "us-west-2a", Region: w.lab.Cloud.Region()}, pool.Ports{
-		EC2:        alone(w.t, ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.ec2), Log: slog.New(slog.DiscardHandler)})),
+		EC2:        newOneAtATime(w.t, ec2eni.New(ec2eni.Config{SDK: w.client("AK"+n.name, w.ec2), Log: slog.New(slog.DiscardHandler)})),
 		Metadata:   imds.New(imds.Config{SDK: w.client("AK"+n.name, w.lab.IMDS(n.name))}),
 		Host:       n.host,
 		Namespaces: n.netns,
