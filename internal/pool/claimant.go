@@ -74,7 +74,7 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 		}
 	}
 	p.serve()
-	p.hurry()
+	p.hurry(len(ws))
 	if soon := time.Now().Add(backoffBase); conflict == attachment.Reassign && p.w.resume.After(soon) {
 		p.w.resume = soon // a pod is unreachable until then; how often a pod may claim is bounded elsewhere
 	}

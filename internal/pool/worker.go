@@ -477,12 +477,19 @@ func (p *iface) result(err error) {
 	p.w.resume = time.Now().Add(rand.N(min(bound, backoffCap)))
 }
 
-// hurry shortens a pause that was made when nobody waited, for those who wait now: in time for an ADD, and not at once, for
-// the same has happened on other workers. The caller holds n.mu.
-func (p *iface) hurry() {
-	soon := time.Now().Add(p.n.cfg.MaxWait / 3)
-	if len(p.waiters) == 1 && p.w.resume.After(soon) {
-		p.w.resume = time.Now().Add(rand.N(p.n.cfg.MaxWait / 3))
+// hurry shortens the pauses that failures made when nobody waited, the next one too, for those who wait now: in time for an
+// ADD, and not at once, for the same has happened on other workers. Whoever comes while others wait changes nothing. The
+// caller holds n.mu.
+func (p *iface) hurry(newcomers int) {
+	if len(p.waiters) == 0 || len(p.waiters) > newcomers {
+		return
+	}
+	soon := p.n.cfg.MaxWait / 3
+	for p.w.attempt > 0 && backoffBase<<min(p.w.attempt, 7) > soon {
+		p.w.attempt--
+	}
+	if p.w.resume.After(time.Now().Add(soon)) {
+		p.w.resume = time.Now().Add(rand.N(soon))
 	}
 }
 
