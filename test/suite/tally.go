@@ -33,6 +33,8 @@ func (t test) String() string {
 	return t.pkg + " " + t.name
 }
 
+func order(a, b test) int { return strings.Compare(a.String(), b.String()) }
+
 // tally compares what was listed with what happened.
 type tally struct {
 	out      io.Writer
@@ -148,12 +150,18 @@ func (t *tally) endPackage(e event) {
 	delete(t.output, id)
 }
 
-// printUnfinished shows what a test wrote that a crash or a timeout cut off.
+// printUnfinished shows what tests and subtests wrote that a crash or a timeout cut off. The crash itself is among that of
+// whichever ran last.
 func (t *tally) printUnfinished(pkg string) {
+	var ids []test
 	for id := range t.output {
-		if id.pkg == pkg && t.ended[id] == "" && !strings.Contains(id.name, "/") {
-			t.print(id)
+		if id.pkg == pkg && id.name != "" && t.ended[id] == "" {
+			ids = append(ids, id)
 		}
+	}
+	slices.SortFunc(ids, order)
+	for _, id := range ids {
+		t.print(id)
 	}
 }
 
@@ -170,7 +178,6 @@ func (t *tally) print(id test) {
 
 // compare reports each listed test that did not end, and each that ended without being listed.
 func (t *tally) compare() {
-	order := func(a, b test) int { return strings.Compare(a.String(), b.String()) }
 	for _, id := range slices.SortedFunc(maps.Keys(t.expected), order) {
 		if t.ended[id] == "" {
 			t.fail("%s is listed but did not run to its end", id)
