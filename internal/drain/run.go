@@ -54,44 +54,39 @@ func (l later) Unwrap() error { return l.error }
 func (r *run) until(ctx context.Context, since time.Time, limit time.Duration, step func(context.Context) error) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, since.Add(limit), fmt.Errorf("not done in %s", limit))
 	defer cancel()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var last error
 	var denied time.Time
-	for pause := pollInterval; ; {
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			if last != nil {
-				return fmt.Errorf("%w: %w", context.Cause(ctx), last)
-			}
-			return context.Cause(ctx)
-		}
+	for pause := pollInterval; ctx.Err() == nil; {
 		err := step(ctx)
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil { // which is all that it says
-			continue
+			break
 		}
 		last = err
+		wait := pause
 		if _, waits := errors.AsType[later](err); waits {
-			pause, denied = pollInterval, time.Time{}
-			timer.Reset(pause)
-			continue
-		}
-		if errors.Is(err, cluster.ErrDenied) {
-			if denied.IsZero() {
+			wait, pause, denied = pollInterval, pollInterval, time.Time{}
+		} else {
+			if denied.IsZero() && errors.Is(err, cluster.ErrDenied) {
 				denied = time.Now()
 			}
-			if time.Since(denied) >= deniedTime {
+			if errors.Is(err, cluster.ErrDenied) && time.Since(denied) >= deniedTime {
 				return err
 			}
+			r.log.Warn("the Kubernetes API does not do as it should; trying again", "in", wait.String(), "error", err.Error())
+			pause = min(2*pause, longestPause)
 		}
-		r.log.Warn("the Kubernetes API does not do as it should; trying again", "in", pause.String(), "error", err.Error())
-		timer.Reset(pause)
-		pause = min(2*pause, longestPause)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
 	}
+	if last != nil {
+		return fmt.Errorf("%w: %w", context.Cause(ctx), last)
+	}
+	return context.Cause(ctx)
 }
 
 // empty looks at the nodes and evicts what is due. It returns nil when they are empty.

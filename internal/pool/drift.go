@@ -38,18 +38,13 @@ func (n *Node) drift(ctx context.Context) {
 		if looks > 0 {
 			wait = min(wait, lookInterval)
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-n.look:
+		if nap(ctx, wait, n.look) {
 			looks = looksAfterChange + 1
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return
 		}
-		t.Stop()
 		now := time.Now()
 		switch {
+		case ctx.Err() != nil:
+			return
 		case !now.Before(full):
 			full = now.Add(describeAge/2 + rand.N(describeAge/2))
 			n.describe(ctx, now)

@@ -18,8 +18,7 @@ import (
 
 // janitor ends cooldowns when they are due, and compares the holds with the namespaces at each interval.
 func (n *Node) janitor(ctx context.Context) {
-	next := time.Now()
-	for {
+	for next := time.Now(); ctx.Err() == nil; {
 		if !time.Now().Before(next) {
 			n.buryAll()
 			n.reap()
@@ -31,15 +30,7 @@ func (n *Node) janitor(ctx context.Context) {
 		n.hasten()
 		n.cool()
 		n.forgetStrays()
-		t := time.NewTimer(min(time.Until(next), n.untilCooled()))
-		select {
-		case <-t.C:
-		case <-n.tick:
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
-		t.Stop()
+		nap(ctx, min(time.Until(next), n.untilCooled()), n.tick)
 	}
 }
 

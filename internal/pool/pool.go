@@ -284,12 +284,23 @@ func poke(c chan struct{}) {
 
 // sleep waits for d or the end of ctx, and says which: false when ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
+	nap(ctx, d, nil)
+	return ctx.Err() == nil
+}
+
+// nap waits for d, a wake or the end of ctx, and reports whether it was the wake. It makes no timer that is due at once: in
+// the tests' bubbles the race detector dies when two goroutines look at such timers together. https://go.dev/issue/78156
+func nap(ctx context.Context, d time.Duration, wake <-chan struct{}) (woken bool) {
+	if d <= 0 {
+		return false
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-wake:
 		return true
+	case <-t.C:
 	case <-ctx.Done():
-		return false
 	}
+	return false
 }

@@ -71,7 +71,7 @@ func TestAFullWorkerIsNotTakenForTooFull(t *testing.T) {
 					for n := range 2 {
 						f := workereni.New(cfg, &stale{EC2: w.client(), devices: age.devices, workers: age.workers, seen: map[string]seen{}}, w.log)
 						runs.Go(func() {
-							<-time.After(time.Duration(n) * apart)
+							time.Sleep(time.Duration(n) * apart)
 							// The second one sees what was before the first began.
 							if _, err := f.Launch(t.Context(), workereni.Request{Instance: id}); err != nil {
 								t.Errorf("run %d: %v", n, err)

@@ -245,7 +245,7 @@ func TestLaunchedTwiceAtTheSameTime(t *testing.T) {
 					var runs sync.WaitGroup
 					for n := range 3 {
 						runs.Go(func() {
-							<-time.After(time.Duration(n) * apart)
+							time.Sleep(time.Duration(n) * apart)
 							if _, err := w.launch(w.flow(cfg), id); err != nil {
 								t.Errorf("run %d: %v", n, err)
 							}

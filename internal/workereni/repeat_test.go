@@ -181,7 +181,7 @@ func TestTerminatedWhileLaunching(t *testing.T) {
 					events.Go(func() { _, _ = w.launch(w.flow(cfg), id) }) // it may end either way
 					for range 2 {
 						events.Go(func() {
-							<-time.After(later)
+							time.Sleep(later)
 							if err := w.flow(cfg).Terminate(t.Context(), id); err != nil {
 								t.Error(err)
 							}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,14 +26,11 @@ var (
 // standardOutput is for the report alone: TestMain sends what package testing has to say to the standard error.
 var standardOutput = os.Stdout
 
-// TestMain parts the report from the rest. The tests run on one processor: on several, the race detector dies of timers that
-// many goroutines of one bubble look at in the same moment, as a fleet's do. https://go.dev/issue/78156
+// TestMain parts the report from the rest.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *flagWorkers != "" {
 		os.Stdout = os.Stderr
-	} else {
-		runtime.GOMAXPROCS(1)
 	}
 	os.Exit(m.Run())
 }
