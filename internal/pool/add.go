@@ -119,7 +119,7 @@ func (n *Node) take(ctx context.Context, w *waiter, q attachment.Query) (Allocat
 	p.waiters = append(p.waiters, w)
 	p.serve()
 	p.refuse()
-	p.hurry(1)
+	p.hurry(w)
 	n.mu.Unlock()
 	p.poke()
 	return n.wait(ctx, p, w)

@@ -37,8 +37,9 @@ type claim struct {
 
 // wish is an address that somebody named and that EC2 is asked for.
 type wish struct {
-	unit unit
-	by   *waiter
+	unit  unit
+	by    *waiter
+	fresh bool // the ENI was not believed to have it, nor to be getting it, when EC2 was asked
 }
 
 func wished(ws []wish) []unit {
@@ -70,7 +71,7 @@ func (p *iface) nextClaim(match func(wish) bool) (first wish) {
 			continue
 		}
 		for _, a := range w.exact {
-			if next := (wish{single(a), w}); p.open(next) && match(next) {
+			if next := (wish{unit: single(a), by: w}); p.open(next) && match(next) {
 				first = next
 				break
 			}
@@ -96,7 +97,7 @@ func (p *iface) wishes(match func(wish) bool) []wish {
 	room := p.slotsLeft(first.unit.Addr().Is6())
 	for _, w := range p.waiters {
 		for _, a := range w.exact {
-			next := wish{single(a), w}
+			next := wish{unit: single(a), by: w}
 			same := func(x wish) bool { return x.unit == next.unit }
 			switch {
 			case !p.open(next), !match(next), slices.ContainsFunc(all, same):
@@ -153,13 +154,15 @@ func (p *iface) claimThose(ctx context.Context, match func(wish) bool, before ma
 	p.serve()
 }
 
-// intend records what EC2 is about to be asked for. What is asked for anew stays what it is meanwhile. The caller holds n.mu.
+// intend records what EC2 is about to be asked for. What the ENI has already and is asked for anew stays what it is meanwhile. The
+// caller holds n.mu.
 func (p *iface) intend(ws []wish, before map[unit]bool) error {
 	var fresh []unit
-	for _, w := range ws {
-		if w.by.renew {
+	for i, w := range ws {
+		if !p.unassigned(w.unit.Addr()) {
 			continue
 		}
+		ws[i].fresh = true
 		p.units[w.unit] = &entry{since: time.Now(), source: w.by.claim.source}
 		fresh = append(fresh, w.unit)
 	}
@@ -353,7 +356,7 @@ func (p *iface) fileClaim(w wish, err error) {
 				p, p.n.instance.Type, p.slots(v6), name(u))
 		}
 	}
-	if !by.renew {
+	if w.fresh {
 		if lerr := p.applyAll([]unit{u}, event); lerr != nil {
 			p.n.log.Error("cannot record an outcome", "error", lerr)
 		}

@@ -74,7 +74,7 @@ func (n *Node) Claim(ctx context.Context, c attachment.Claimant, addrs []netip.A
 		}
 	}
 	p.serve()
-	p.hurry(len(ws))
+	p.hurry(ws...)
 	if soon := time.Now().Add(backoffBase); conflict == attachment.Reassign && p.w.resume.After(soon) {
 		p.w.resume = soon // a pod is unreachable until then; how often a pod may claim is bounded elsewhere
 	}
@@ -191,12 +191,25 @@ func (n *Node) contend(p *iface, h *hold, kept, shown bool, conflict attachment.
 		if err := n.pass(p, old, h); err != nil {
 			return refuse(&Refusal{NotReady, err.Error()})
 		}
+		p.outrun(h)
 		return nil, ClaimResult{New: true}
 	default:
 		w.renew = true
 	}
 	h.floats = h.floats || old.floats
 	return w, ClaimResult{}
+}
+
+// outrun refuses those who claimed the hold's address before it and wait for EC2 still: its answer is no longer theirs. The caller
+// holds n.mu.
+func (p *iface) outrun(by *hold) {
+	p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
+		if !w.hold.claimed || !slices.Contains(w.exact, by.addrs[0]) {
+			return false
+		}
+		w.done <- &Refusal{Taken, fmt.Sprintf("address %s has been claimed since by another pod of this worker, attachment %s", by.addrs[0], by.Key)}
+		return true
+	})
 }
 
 // elsewhere reports whether an address that nobody has, and that is believed to be here or on its way, may have been taken by another

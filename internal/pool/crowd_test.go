@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,10 +196,7 @@ func TestPodEndsALongPause(t *testing.T) {
 			inLab(t, slow, func(t *testing.T, w *world, n *node) {
 				n.mustAdd(n.pod("a"), any1())
 				eventually(t, time.Minute, "stock", func() bool { return n.count("free") == 3 })
-				throttled := []front.Fault{{Action: "AssignPrivateIpAddresses", Probability: 1, Kind: front.ErrorBefore, Code: "RequestLimitExceeded"}}
-				if err := w.lab.Front.SetFaults(throttled); err != nil {
-					t.Fatal(err)
-				}
+				w.throttle("AssignPrivateIpAddresses")
 				for _, id := range []string{"b", "c", "d"} {
 					n.mustAdd(n.pod(id), any1())
 				}
@@ -207,11 +205,44 @@ func TestPodEndsALongPause(t *testing.T) {
 					before := w.writes()
 					eventually(t, time.Minute, "a call under way", func() bool { return w.writes() > before })
 				}
-				if err := w.lab.Front.SetFaults(nil); err != nil {
-					t.Fatal(err)
-				}
+				w.throttle()
 				n.mustAdd(n.pod("e"), any1())
 			})
 		})
 	}
+}
+
+// Pods that find stock do not hurry on those that wait for EC2 to let a call through.
+func TestServedPodsHurryNobody(t *testing.T) {
+	inLab(t, dual, func(t *testing.T, w *world, n *node) {
+		served := attachment.Query{Families: []string{attachment.IPv6}, Source: attachment.SourcePrefix}
+		n.mustAdd(n.pod("first"), served)
+		time.Sleep(time.Minute)
+		w.throttle("AssignPrivateIpAddresses")
+		over := make(chan struct{})
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+					_, _ = n.add(n.pod(fmt.Sprint("waits-", i)), any1())
+				}
+			}
+		})
+		time.Sleep(30 * time.Second)
+		before := w.calls("AssignPrivateIpAddresses", "")
+		for i := range 300 {
+			n.mustAdd(n.pod(fmt.Sprint("served-", i)), served)
+			time.Sleep(time.Second)
+		}
+		// 35 to 50, as without the pods that are served; each of them hurried the call on before, and there were 130.
+		if got := w.calls("AssignPrivateIpAddresses", "") - before; got > 70 {
+			t.Errorf("%d calls in five minutes", got)
+		}
+		close(over)
+		w.throttle()
+		waiting.Wait()
+	})
 }

@@ -27,12 +27,13 @@ func family(v6 bool) int {
 // lane takes the floating addresses of one family.
 func (p *iface) lane(ctx context.Context, v6 bool) {
 	ours := func(w wish) bool { return w.forced() && w.unit.Addr().Is6() == v6 }
-	// What the metadata showed before matters only if the reply is lost, and is taken for doubtful then.
-	take := func(ctx context.Context) { p.claimThose(ctx, ours, nil) }
 	p.loop(ctx, p.lanes[family(v6)], func(now time.Time) step {
 		c := &clock{now, time.Hour}
-		if w := p.nextClaim(ours).by; !p.gone && w != nil && (w.renew || !p.clearing(v6)) && c.due(later(p.w.resume, w.retry)) {
-			return step{do: take}
+		clearing := p.clearing(v6)
+		goes := func(w wish) bool { return ours(w) && (w.by.renew || !clearing) }
+		if w := p.nextClaim(goes).by; !p.gone && w != nil && c.due(later(p.w.resume, w.retry)) {
+			// What the metadata showed before matters only if the reply is lost, and is taken for doubtful then.
+			return step{do: func(ctx context.Context) { p.claimThose(ctx, goes, nil) }}
 		}
 		return step{wait: c.wait}
 	})

@@ -85,6 +85,18 @@ func (w *world) slow(actions ...string) {
 	}
 }
 
+// throttle has EC2 refuse all calls of these actions, and no others, from now on.
+func (w *world) throttle(actions ...string) {
+	w.t.Helper()
+	var faults []front.Fault
+	for _, action := range actions {
+		faults = append(faults, front.Fault{Action: action, Probability: 1, Kind: front.ErrorBefore, Code: "RequestLimitExceeded"})
+	}
+	if err := w.lab.Front.SetFaults(faults); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // inStocked is inLab with the stock that the defaults want, which is all slots of an m5.2xlarge's ENI.
 func inStocked(t *testing.T, yaml string, test func(*testing.T, *world, *node)) {
 	synctest.Test(t, func(t *testing.T) {

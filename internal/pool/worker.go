@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -27,6 +26,7 @@ type worker struct {
 	regained int       // how often they were
 	adopt    time.Time // orphans are not looked at before
 	claimed  bool      // the last step for those who wait was a claim
+	hurried  bool      // the next failure makes a short pause
 }
 
 // step is what a worker does next: a call, or nothing for a while.
@@ -48,13 +48,7 @@ func (p *iface) loop(ctx context.Context, wake <-chan struct{}, plan func(now ti
 			p.poke()
 			continue
 		}
-		t := time.NewTimer(next.wait)
-		select {
-		case <-wake:
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
+		nap(ctx, next.wait, wake)
 	}
 }
 
@@ -459,37 +453,6 @@ func (p *iface) answered(us []unit) {
 		if e := p.units[u]; e != nil {
 			e.written, e.asking = time.Now(), false
 		}
-	}
-}
-
-// result keeps the back-off: a failure makes the next attempt wait a random time that may double, success ends it. With
-// nobody waiting it is longer from the start: whoever is waited for elsewhere in the account comes first.
-func (p *iface) result(err error) {
-	if err == nil {
-		p.w.attempt, p.w.resume = 0, time.Time{}
-		return
-	}
-	bound := backoffBase << min(p.w.attempt, 7)
-	if len(p.waiters) == 0 {
-		bound *= calm
-	}
-	p.w.attempt++
-	p.w.resume = time.Now().Add(rand.N(min(bound, backoffCap)))
-}
-
-// hurry shortens the pauses that failures made when nobody waited, the next one too, for those who wait now: in time for an
-// ADD, and not at once, for the same has happened on other workers. Whoever comes while others wait changes nothing. The
-// caller holds n.mu.
-func (p *iface) hurry(newcomers int) {
-	if len(p.waiters) == 0 || len(p.waiters) > newcomers {
-		return
-	}
-	soon := p.n.cfg.MaxWait / 3
-	for p.w.attempt > 0 && backoffBase<<min(p.w.attempt, 7) > soon {
-		p.w.attempt--
-	}
-	if p.w.resume.After(time.Now().Add(soon)) {
-		p.w.resume = time.Now().Add(rand.N(soon))
 	}
 }
 
