@@ -81,7 +81,8 @@ func respect(t *testing.T, all *cluster) {
 	if n := a.worst(); n != 2 {
 		t.Errorf("%d of the app were ready at the least", n)
 	}
-	if !strings.Contains(log.String(), "The disruption budget upf needs 2 healthy pods and has 2 currently") {
+	// What follows the name depends on whether the budget's status has caught up with the eviction before.
+	if !strings.Contains(log.String(), "The disruption budget upf ") {
 		t.Errorf("the log does not say which budget refused:\n%s", log)
 	}
 	t.Logf("drained in %s", time.Since(began).Round(time.Millisecond))
