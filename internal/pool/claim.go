@@ -280,11 +280,39 @@ func (p *iface) moveUnits(ctx context.Context, us []unit, from eni.ID) error {
 	if addrs[0].Is4() {
 		return p.n.ports.EC2.Assign(ctx, p.id, addrs, true)
 	}
-	err := p.n.ports.EC2.UnassignIPv6(ctx, from, addrs)
+	answered, err := p.n.withdraw(us, from)
+	if err != nil {
+		return err
+	}
+	err = p.n.ports.EC2.UnassignIPv6(ctx, from, addrs)
+	answered()
 	if err != nil && !(errors.Is(err, eni.ErrNotAssigned) && len(addrs) == 1) {
 		return err
 	}
 	return p.n.ports.EC2.AssignIPv6(ctx, p.id, addrs)
+}
+
+// withdraw notes that EC2 is about to be asked to take the addresses from an ENI, if that is another one of this worker, so that its
+// goroutines leave them alone until EC2 has answered.
+func (n *Node) withdraw(us []unit, from eni.ID) (answered func(), err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.ifaces[from]
+	if p == nil {
+		return func() {}, nil
+	}
+	for _, u := range us {
+		if e := p.units[u]; e != nil && e.asking {
+			return nil, fmt.Errorf("%w: %s, for which EC2 is being asked about it", errHeldElsewhere, from)
+		}
+	}
+	p.asking(us)
+	return func() {
+		n.mu.Lock()
+		p.answered(us)
+		n.mu.Unlock()
+		p.poke()
+	}, nil
 }
 
 // errNotOurs is an owner from which an address is never taken.

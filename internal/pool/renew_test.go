@@ -133,6 +133,34 @@ func TestRenewedClaimDoesNotWaitForASlot(t *testing.T) {
 	})
 }
 
+// IPv6 addresses move by two calls. What one ENI of the worker takes from another, that one does not ask for in between.
+func TestClaimBetweenTwoENIsIsOneCallAtATime(t *testing.T) {
+	inLab(t, twoENIs, func(t *testing.T, w *world, n *node) {
+		a, b := n.claimant("a"), n.claimant("b")
+		b.Link++
+		n.netns.child(b.path, b.Link)
+		a.has(attachment.Reassign, float6)
+		time.Sleep(30 * time.Second)
+		a.netns.shed(a.path, float6)
+		w.slow("UnassignIpv6Addresses")
+		var claims sync.WaitGroup
+		claims.Go(func() { b.appear(attachment.Reassign, float6) })
+		eventually(t, time.Minute, "it is being moved", func() bool { return w.owner(float6) == "" })
+		b.netns.shed(b.path, float6)
+		claims.Go(func() {
+			for a.appear(attachment.Reassign, float6)[float6].Err != nil {
+				time.Sleep(time.Second)
+			}
+		})
+		claims.Wait()
+		time.Sleep(time.Minute)
+		holds := n.Status().Holds
+		if len(holds) != 1 || holds[0].Pod.Name != "a" || w.owner(float6) != w.lab.ENIs["worker-1"][1] {
+			t.Errorf("a, which carries it, does not have it: %+v on %q", holds, w.owner(float6))
+		}
+	})
+}
+
 // Two families that are throttled together are two failures, and not two in a row.
 func TestLanesShareAPause(t *testing.T) {
 	const runs = 30
