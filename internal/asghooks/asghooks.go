@@ -19,6 +19,7 @@ import (
 	smithy "github.com/aws/smithy-go"
 
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
+	"github.com/multus-vpc/multus-vpc/internal/sdkhttp"
 )
 
 // callTimeout bounds one call. Auto Scaling answers in well under a second.
@@ -32,7 +33,10 @@ type Client struct{ api *autoscaling.Client }
 
 // New makes a client. It does not call Auto Scaling. The configuration's retry settings are ignored.
 func New(sdk aws.Config) *Client {
-	return &Client{api: autoscaling.NewFromConfig(sdk, func(o *autoscaling.Options) { o.Retryer = aws.NopRetryer{} })}
+	return &Client{api: autoscaling.NewFromConfig(sdk, func(o *autoscaling.Options) {
+		o.Retryer = aws.NopRetryer{}
+		o.HTTPClient = sdkhttp.Whole(o.HTTPClient)
+	})}
 }
 
 // Complete ends the wait. Both [lifecycle.ErrNotWaiting] and [lifecycle.ErrRefused] are final.

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/multus-vpc/multus-vpc/internal/eni"
+	"github.com/multus-vpc/multus-vpc/internal/sdkhttp"
 )
 
 const (
@@ -87,6 +88,7 @@ func New(cfg Config) *Client {
 	}
 	return &Client{ec2: ec2.NewFromConfig(cfg.SDK, func(options *ec2.Options) {
 		options.Retryer = aws.NopRetryer{}
+		options.HTTPClient = sdkhttp.Whole(options.HTTPClient)
 		options.APIOptions = append(options.APIOptions, o.install)
 	})}
 }

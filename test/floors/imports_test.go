@@ -91,8 +91,8 @@ var table = []row{
 	{path: "internal/selection", floor: words},
 
 	{path: "internal/agentapi", floor: hands, libraries: []string{sys}},
-	{path: "internal/asghooks", floor: hands, libraries: []string{awsSDK, smithy}},
-	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}},
+	{path: "internal/asghooks", floor: hands, libraries: []string{awsSDK, smithy}, also: []floor{hands}}, // for internal/sdkhttp
+	{path: "internal/ec2eni", floor: hands, libraries: []string{awsSDK, smithy}, also: []floor{hands}},   // for internal/sdkhttp
 	{path: "internal/ekstoken", floor: hands, libraries: []string{awsSDK, smithy}},
 	{path: "internal/imds", floor: hands, libraries: []string{awsSDK, smithy, errgroup}},
 	{path: "internal/kube", floor: hands, libraries: []string{apimachinery, clientGo}},
@@ -103,6 +103,7 @@ var table = []row{
 	{path: "internal/neighbour", floor: hands, libraries: []string{netlink, sys}},
 	{path: "internal/netns", floor: hands, libraries: []string{cniPlugins, netlink, sys}},
 	{path: "internal/podlink", floor: hands, libraries: []string{cniPlugins, netlink, netnsLib, sys}},
+	{path: "internal/sdkhttp", floor: hands},
 	{path: "internal/tombstone", floor: hands, libraries: []string{sys}},
 	{path: "internal/webhook", floor: hands, libraries: []string{apimachinery, k8sAPI}},
 
