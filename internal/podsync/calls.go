@@ -38,15 +38,18 @@ func (s *Syncer) look(ctx context.Context, calls *sync.WaitGroup) {
 	s.compare() // an event that the kernel lost shows here at the latest
 	var asks []batch
 	for _, e := range s.entries {
-		if !e.busy && (e.state == Registered || e.state == Contested) {
+		settled := time.Since(e.claimed) >= readsBehind // before that, reads may show how it was
+		if !e.busy && settled && (e.state == Registered || e.state == Contested) {
 			e.busy = true
 			asks = into(asks, e)
 		}
 	}
+	s.arm(ctx, asks)
 	s.mu.Unlock()
 	for _, b := range asks {
 		calls.Go(func() {
-			standings, err := s.vpc.Standing(ctx, b.by, b.addrs())
+			defer b.cancel()
+			standings, err := s.vpc.Standing(b.ctx, b.by, b.addrs())
 			for i := range b.entries {
 				standing := standings[b.entries[i].addr]
 				b.entries[i].standing, b.entries[i].Err = &standing, err
@@ -99,6 +102,9 @@ func (s *Syncer) fileClaim(e *entry, a answer) {
 		if errors.Is(a.Err, ErrRefused) {
 			pause = backoffCap
 		}
+		if errors.Is(a.Err, errUnconfirmed) {
+			e.conflict = attachment.Never // whoever has it by now took it after us
+		}
 		e.tries++
 		e.next = time.Now().Add(pause)
 		s.cfg.Log.Error("address not registered", "ip", e.addr, "interface", e.by.Name, "error", a.Err, "again", pause)
@@ -131,6 +137,9 @@ func (s *Syncer) fileRelease(e *entry, a answer) {
 
 // fileStanding applies what EC2 says of an address. The caller holds s.mu.
 func (s *Syncer) fileStanding(e *entry, a answer) {
+	if errors.Is(a.Err, context.Canceled) {
+		return // an edge had no time to wait for it
+	}
 	if a.Err != nil {
 		s.cfg.Log.Warn("addresses not compared with EC2", "ip", e.addr, "error", a.Err)
 		return
@@ -179,7 +188,7 @@ func (s *Syncer) leave(ctx context.Context, b batch) error {
 			return err
 		}
 		s.cfg.Log.Warn("addresses not given back yet", "ips", b.addrs(), "error", err)
-		if perr := pause(ctx, rand.N(min(backoffCap, backoffBase<<min(tries, 20)))); perr != nil {
+		if perr := pause(ctx, rand.N(min(leaveCap, backoffBase<<min(tries, 20)))); perr != nil {
 			return errors.Join(err, perr)
 		}
 	}

@@ -96,7 +96,8 @@ func (d *Direct) note(results map[netip.Addr]Result) {
 	}
 }
 
-// place finds the ENI of a pod's interface. Who has which MAC does not change while an ENI lives, so it is asked once.
+// place finds the ENI of a pod's interface. Who has which MAC does not change while an ENI lives, so it is asked once, and again after
+// it made an address impossible.
 func (d *Direct) place(ctx context.Context, i attachment.Interface) (place, error) {
 	d.mu.Lock()
 	p, ok := d.known[i.MAC]
@@ -122,6 +123,13 @@ func (d *Direct) place(ctx context.Context, i attachment.Interface) (place, erro
 	return p, nil
 }
 
+// forget has the ENI and its subnet asked for again.
+func (d *Direct) forget(mac eni.MAC) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.known, mac)
+}
+
 // Register implements [Registrar]. Several addresses take one call for each family; when EC2 refuses a batch for one of them,
 // the others are sent again at once.
 func (d *Direct) Register(ctx context.Context, i attachment.Interface, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
@@ -134,6 +142,7 @@ func (d *Direct) Register(ctx context.Context, i attachment.Interface, addrs []n
 	for _, a := range addrs {
 		if err := p.refuses(a); err != nil {
 			results[a] = Result{Err: err}
+			d.forget(i.MAC) // it may be mended: a subnet gets another block
 		} else {
 			possible = append(possible, a)
 		}

@@ -66,41 +66,67 @@ func (f family) of(addrs []netip.Addr) []netip.Addr {
 
 // register assigns all that can be had at once, then sees to those that another ENI holds, and waits until EC2 shows the rest.
 func (f family) register(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
-	results := f.attempt(ctx, addrs, conflict)
+	results := claim{family: f, conflict: conflict}.attempt(ctx, addrs)
 	f.confirm(ctx, results)
 	return results
 }
 
+// claim is one registration of some addresses.
+type claim struct {
+	family
+	conflict attachment.OnConflict
+	unsure   bool // a call of it may have assigned them, though nobody said so: then they are ours to give back
+}
+
 // attempt assigns addresses and sees to each that EC2 refuses.
-func (f family) attempt(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
+func (c claim) attempt(ctx context.Context, addrs []netip.Addr) map[netip.Addr]Result {
 	results := map[netip.Addr]Result{}
 	for rest := addrs; len(rest) > 0; {
-		err := f.assign(ctx, f.eni.ID, rest, conflict == attachment.Reassign)
+		err := c.assign(ctx, c.eni.ID, rest, c.conflict == attachment.Reassign)
 		if err == nil {
 			for _, a := range rest {
 				results[a] = Result{New: true}
 			}
 			break
 		}
-		maps.Copy(results, f.refused(ctx, rest, conflict, err))
+		c.unsure = c.unsure || errors.Is(err, eni.ErrOutcomeUnknown)
+		maps.Copy(results, c.refused(ctx, rest, err))
 		rest = slices.DeleteFunc(slices.Clone(rest), func(a netip.Addr) bool { _, settled := results[a]; return settled })
 	}
 	return results
 }
 
 // refused makes what can be made of a refused call: the result of at least one of its addresses.
-func (f family) refused(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict, err error) map[netip.Addr]Result {
-	results := map[netip.Addr]Result{}
+func (c claim) refused(ctx context.Context, addrs []netip.Addr, err error) map[netip.Addr]Result {
 	switch {
+	case errors.Is(err, eni.ErrSlotsFull) && len(addrs) > 1: // EC2 counts those that are here already once more
+		if here := c.here(ctx, addrs); len(here) > 0 {
+			return c.separate(ctx, here)
+		}
+		return c.failed(addrs, explain(c.place, err))
 	case ofAll(err):
-		return all(results, addrs, explain(f.place, err))
+		return c.failed(addrs, explain(c.place, err))
 	case len(addrs) > 1:
-		return f.separate(ctx, culprits(addrs, err), conflict)
-	case errors.Is(err, eni.ErrAddressInUse) || errors.Is(err, eni.ErrOutcomeUnknown):
-		results[addrs[0]] = f.contest(ctx, addrs[0], conflict, err)
-		return results
+		return c.separate(ctx, culprits(addrs, err))
+	case errors.Is(err, eni.ErrAddressInUse), errors.Is(err, eni.ErrOutcomeUnknown), errors.Is(err, eni.ErrSlotsFull):
+		return map[netip.Addr]Result{addrs[0]: c.contest(ctx, addrs[0], err)}
 	}
-	return all(results, addrs, fmt.Errorf("%w: %w", ErrRefused, explain(f.place, err)))
+	return c.failed(addrs, fmt.Errorf("%w: %w", ErrRefused, explain(c.place, err)))
+}
+
+// failed is the same error for each of the addresses.
+func (c claim) failed(addrs []netip.Addr, err error) map[netip.Addr]Result {
+	results := map[netip.Addr]Result{}
+	for _, a := range addrs {
+		results[a] = Result{New: c.unsure, Err: err}
+	}
+	return results
+}
+
+// here are those of the addresses that EC2 shows on this ENI; none when it cannot be asked.
+func (c claim) here(ctx context.Context, addrs []netip.Addr) []netip.Addr {
+	owners, err := c.ec2.Owners(ctx, c.subnet.ID, addrs)
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return err != nil || owners[a] != c.eni.ID })
 }
 
 // culprits are the addresses that a refused call was refused for: those that EC2 named, who need not be all, else one of them
@@ -116,13 +142,13 @@ func culprits(addrs []netip.Addr, err error) []netip.Addr {
 }
 
 // separate attempts each address by itself, all at the same time: one may wait for its old owner.
-func (f family) separate(ctx context.Context, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]Result {
+func (c claim) separate(ctx context.Context, addrs []netip.Addr) map[netip.Addr]Result {
 	results := map[netip.Addr]Result{}
 	var mu sync.Mutex
 	var each sync.WaitGroup
 	for _, a := range addrs {
 		each.Go(func() {
-			got := f.attempt(ctx, []netip.Addr{a}, conflict)
+			got := c.attempt(ctx, []netip.Addr{a})
 			mu.Lock()
 			defer mu.Unlock()
 			maps.Copy(results, got)
@@ -132,53 +158,71 @@ func (f family) separate(ctx context.Context, addrs []netip.Addr, conflict attac
 	return results
 }
 
-// ofAll reports whether the error is about the call rather than about one of its addresses.
+// ofAll reports whether the error is about the call rather than about one of its addresses: EC2 was not reached, or did not look at
+// them.
 func ofAll(err error) bool {
-	for _, e := range []error{
-		eni.ErrThrottled, eni.ErrUnauthorized, eni.ErrNotFound, eni.ErrSlotsFull, context.Canceled, context.DeadlineExceeded,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true
 	}
-	return false
+	return !slices.ContainsFunc([]error{
+		eni.ErrAddressInUse, eni.ErrOutcomeUnknown, eni.ErrSlotsFull, eni.ErrRefused, eni.ErrSubnetFull, eni.ErrNoPrefix,
+	}, func(answer error) bool { return errors.Is(err, answer) })
 }
 
-// contest sees to one address that another ENI may hold: it waits for the owner to give it back, and takes it if it may.
-func (f family) contest(ctx context.Context, a netip.Addr, conflict attachment.OnConflict, err error) Result {
+// contest sees to one address that another ENI may hold: it waits for the owner to give it back, and takes it if it may. err is what EC2
+// said last.
+func (c claim) contest(ctx context.Context, a netip.Addr, err error) (r Result) {
+	defer func() { r.New = r.New || c.unsure }()
 	began := time.Now()
+	var away, moved bool // it was read elsewhere; it was to be moved
 	for {
-		owners, rerr := f.ec2.Owners(ctx, f.subnet.ID, []netip.Addr{a})
+		owners, rerr := c.ec2.Owners(ctx, c.subnet.ID, []netip.Addr{a})
 		if rerr != nil {
 			return Result{Err: errors.Join(err, rerr)}
 		}
 		owner, owned := owners[a]
-		patient := conflict == attachment.WaitThenReassign && time.Since(began) < conflictPatience
+		here, over := owner == c.eni.ID, time.Since(began) >= conflictPatience
+		away = away || !here
 		switch {
-		case owner == f.eni.ID && (!errors.Is(err, eni.ErrAddressInUse) || !f.lately(a)):
-			return Result{New: errors.Is(err, eni.ErrOutcomeUnknown)}
-		case owned && owner != f.eni.ID && conflict == attachment.Never:
+		case here && (over || away || c.steady(a)):
+			return Result{}
+		case errors.Is(err, eni.ErrSlotsFull) && !here:
+			return Result{Err: explain(c.place, err)}
+		case owned && !here && c.conflict == attachment.Never:
 			return Result{Err: fmt.Errorf("%w: %s", ErrContested, owner)}
-		case owned && owner != f.eni.ID && !patient:
-			return f.move(ctx, a, owner, conflict)
-		case !owned || owner == f.eni.ID: // given back, or reads are behind
-			err = f.assign(ctx, f.eni.ID, []netip.Addr{a}, false)
+		case owned && !here && (over || c.conflict == attachment.Reassign):
+			r := c.move(ctx, a, owner)
+			unknown := errors.Is(r.Err, eni.ErrOutcomeUnknown)
+			c.unsure = c.unsure || unknown
+			if !unknown || moved {
+				return r
+			}
+			moved, err = true, r.Err // who has it now is read first
+		case !owned || errors.Is(err, eni.ErrOutcomeUnknown): // given back, or not done; a refusal stands until reads show why
+			err = c.assign(ctx, c.eni.ID, []netip.Addr{a}, false)
+			c.unsure = c.unsure || errors.Is(err, eni.ErrOutcomeUnknown)
 			if err == nil {
 				return Result{New: true}
 			}
-			if !errors.Is(err, eni.ErrAddressInUse) || time.Since(began) >= conflictPatience {
-				return Result{Err: explain(f.place, err)}
+			if !errors.Is(err, eni.ErrAddressInUse) || over {
+				return Result{Err: explain(c.place, err)}
 			}
 		}
-		if err := pause(ctx, pollInterval); err != nil {
-			return Result{Err: fmt.Errorf("wait for %s to give %s back: %w", owner, a, err)}
+		if perr := pause(ctx, pollInterval); perr != nil {
+			return Result{Err: fmt.Errorf("wait for %s to give %s back: %w; %w", owner, a, perr, err)}
 		}
 	}
 }
 
+// steady reports whether one read that shows the address here is enough. What floats, and what was assigned here a moment ago, may have
+// moved on while reads still show it.
+func (c claim) steady(a netip.Addr) bool {
+	return c.conflict != attachment.Reassign && (c.unsure || !c.lately(a))
+}
+
 // move takes the address from the ENI that holds it, unless that is not this cluster's, or not a worker's for pods.
-func (f family) move(ctx context.Context, a netip.Addr, owner eni.ID, conflict attachment.OnConflict) Result {
-	ifs, err := f.ec2.Interfaces(ctx, []eni.ID{owner, f.eni.ID}) // the instance metadata knows no tags of ours
+func (c claim) move(ctx context.Context, a netip.Addr, owner eni.ID) Result {
+	ifs, err := c.ec2.Interfaces(ctx, []eni.ID{owner, c.eni.ID}) // the instance metadata knows no tags of ours
 	if err != nil {
 		return Result{Err: err}
 	}
@@ -190,14 +234,14 @@ func (f family) move(ctx context.Context, a netip.Addr, owner eni.ID, conflict a
 		tags[i.ID] = i.Tags
 	}
 	switch {
-	case conflict == attachment.Reassign:
+	case c.conflict == attachment.Reassign:
 	case tags[owner][eni.TagNoManage] != "true":
 		return Result{Err: fmt.Errorf("%w: %s, which is not tagged %s=true as a worker's ENI for pods", ErrContested, owner, eni.TagNoManage)}
-	case !eni.SameCluster(tags[f.eni.ID], tags[owner]):
-		return Result{Err: fmt.Errorf("%w: %s, whose tags do not name the cluster of %s", ErrContested, owner, f.eni.ID)}
+	case !eni.SameCluster(tags[c.eni.ID], tags[owner]):
+		return Result{Err: fmt.Errorf("%w: %s, whose tags do not name the cluster of %s", ErrContested, owner, c.eni.ID)}
 	}
-	if err := f.take(ctx, owner, a); err != nil {
-		return Result{Err: explain(f.place, fmt.Errorf("move %s from %s to %s: %w", a, owner, f.eni.ID, err))}
+	if err := c.take(ctx, owner, a); err != nil {
+		return Result{Err: explain(c.place, fmt.Errorf("move %s from %s to %s: %w", a, owner, c.eni.ID, err))}
 	}
 	return Result{New: true}
 }
@@ -242,12 +286,19 @@ func (f family) confirm(ctx context.Context, results map[netip.Addr]Result) {
 				if _, owned := owners[a]; owned && late {
 					err = fmt.Errorf("%w: %s", ErrContested, owners[a])
 				}
-				results[a] = Result{New: true, Err: fmt.Errorf("confirm %s on %s: %w", a, f.eni.ID, errors.Join(err, perr))}
+				r := Result{New: results[a].New, Err: fmt.Errorf("confirm %s on %s: %w", a, f.eni.ID, errors.Join(err, perr))}
+				if r.New {
+					r.Err = fmt.Errorf("%w: %w", errUnconfirmed, r.Err)
+				}
+				results[a] = r
 			}
 			return
 		}
 	}
 }
+
+// errUnconfirmed is a claim that EC2 said yes to and that no read has shown.
+var errUnconfirmed = errors.New("not confirmed")
 
 // explain says what a user can do about an error of EC2, and marks those that trying again does not mend.
 func explain(p place, err error) error {

@@ -27,6 +27,10 @@ const (
 	// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 	backoffBase = 500 * time.Millisecond
 	backoffCap  = time.Minute
+	// leaveCap bounds it at the end of a pod, which has half a minute for all that it does then.
+	leaveCap = 2 * time.Second
+	// listAgain is how long after interfaces could not be listed they are listed again.
+	listAgain = time.Second
 )
 
 // Syncer keeps EC2 in step with one pod. Make it with [New], run it with [Syncer.Run]; [Syncer.Report] and [Syncer.Leave] are safe
@@ -45,6 +49,7 @@ type Syncer struct {
 	entries  map[netip.Addr]*entry
 	byIndex  map[int]attachment.Interface // as last listed
 	seen     bool                         // the interfaces have been listed
+	blind    time.Time                    // they could not be, the last time: to be listed again then
 	answered []answer                     // of calls that have ended
 	gathered time.Time                    // addresses that appear before are claimed together then
 	shown    []InterfaceReport
@@ -60,7 +65,7 @@ type entry struct {
 	appeared time.Time             // the edge
 	claimed  time.Time             // when the last claim left
 	busy     bool                  // a call about it is under way
-	abandon  context.CancelFunc    // ends the claim that is under way; nil without one
+	abandon  context.CancelFunc    // ends the claim or the look that is under way; nil without one
 	ours     bool                  // a claim of ours changed EC2
 	tries    int
 	next     time.Time // no claim before
@@ -187,10 +192,10 @@ func (s *Syncer) step(ctx context.Context, calls *sync.WaitGroup) time.Duration 
 	return due
 }
 
-// arm makes each claim one that an edge of its addresses ends. The caller holds s.mu.
-func (s *Syncer) arm(ctx context.Context, claims []batch) {
-	for i := range claims {
-		c := &claims[i]
+// arm makes each call one that an edge of its addresses ends. The caller holds s.mu.
+func (s *Syncer) arm(ctx context.Context, calls []batch) {
+	for i := range calls {
+		c := &calls[i]
 		c.ctx, c.cancel = context.WithCancel(ctx)
 		for _, a := range c.entries {
 			s.entries[a.addr].abandon = c.cancel
@@ -198,8 +203,8 @@ func (s *Syncer) arm(ctx context.Context, claims []batch) {
 	}
 }
 
-// over ends a claim that an edge has made pointless: it would wait half a minute for EC2 to confirm what somebody else has by
-// now, and hold up the claim that the next edge asks for.
+// over ends a call that an edge has made pointless: it would wait half a minute for EC2 to confirm what somebody else has by
+// now, or for a slow answer, and hold up the claim that the next edge asks for.
 func (e *entry) over() {
 	if e.busy && e.abandon != nil {
 		e.abandon()
@@ -218,6 +223,9 @@ func (s *Syncer) follow() {
 		case routable(e.Addr.Addr()) && i.Kind == attachment.KindIPVlan:
 			s.came(e.Addr.Addr(), i)
 		}
+	}
+	if !s.blind.IsZero() && !time.Now().Before(s.blind) {
+		s.compare()
 	}
 	if now := time.Now(); !now.Before(s.gathered) && s.pending(now) {
 		s.gathered = now.Add(gatherTime)
@@ -238,9 +246,11 @@ func (s *Syncer) pending(now time.Time) bool {
 func (s *Syncer) compare() {
 	interfaces, err := s.pod.Interfaces()
 	if err != nil {
-		s.cfg.Log.Error("the pod's interfaces cannot be read", "error", err)
+		s.cfg.Log.Error("the pod's interfaces cannot be read", "error", err, "again", listAgain)
+		s.blind = time.Now().Add(listAgain)
 		return
 	}
+	s.blind = time.Time{}
 	known := s.cfg.Known
 	if s.seen || known == nil {
 		known = func(netip.Addr) bool { return false }
@@ -329,6 +339,9 @@ func (b batch) addrs() []netip.Addr {
 // plan takes down what is due now, one batch for each interface, and marks it as under way. The caller holds s.mu.
 func (s *Syncer) plan(now time.Time) (claims, releases []batch, due time.Duration) {
 	due = time.Hour
+	if !s.blind.IsZero() {
+		due = s.blind.Sub(now)
+	}
 	for _, e := range slices.SortedFunc(maps.Values(s.entries), func(a, b *entry) int { return a.addr.Compare(b.addr) }) {
 		at, list := e.next, &claims
 		if e.state == Leaving {

@@ -36,6 +36,7 @@ func (p Promise) Kept(r Report) (missing string, err error) {
 	for _, a := range r.Addresses {
 		switch {
 		case a.State == Registered || a.State == Leaving:
+		case a.State == Contested && a.Floating: // another pod has it, which is what it is for
 		case a.State == Contested:
 			return "", &brokenError{a, ErrContested}
 		case a.Refused:

@@ -125,8 +125,30 @@ func (w *world) pod(worker string, change ...func(*podsync.Config)) *pod {
 
 // direct is a worker's way to EC2.
 func (w *world) direct(worker string) *podsync.Direct {
-	calls := ec2eni.New(ec2eni.Config{SDK: w.client("AK"+worker, w.lab.EC2()), Log: slog.New(slog.DiscardHandler)})
-	return podsync.NewDirect(calls, metadata{imds.New(imds.Config{SDK: w.client("AK"+worker, w.lab.IMDS(worker))})})
+	return podsync.NewDirect(w.ec2(worker, w.lab.EC2()), w.metadata(worker))
+}
+
+// ec2 is the API with a worker's key.
+func (w *world) ec2(worker string, transport http.RoundTripper) *ec2eni.Client {
+	return ec2eni.New(ec2eni.Config{SDK: w.client("AK"+worker, transport), Log: slog.New(slog.DiscardHandler)})
+}
+
+func (w *world) metadata(worker string) metadata {
+	return metadata{imds.New(imds.Config{SDK: w.client("AK"+worker, w.lab.IMDS(worker))})}
+}
+
+// rivals are running pods on two workers, between which addresses float; like those of programs without the agent they give back
+// nothing that floats.
+func (w *world) rivals(t *testing.T, vips ...string) (a, b *pod) {
+	var ranges []string
+	for _, v := range prefixes(vips...) {
+		ranges = append(ranges, v.Addr().String())
+	}
+	keep := func(c *podsync.Config) { c.KeepFloating = true }
+	a, b = w.pod("worker-1", floating(ranges...), keep), w.pod("worker-2", floating(ranges...), keep)
+	a.run(t)
+	b.run(t)
+	return a, b
 }
 
 // metadata finds ENIs as the doors do where the instance metadata can be reached.
