@@ -96,10 +96,10 @@ func (g *ground) batch(plans [][]round, from, to int, counted *tally) {
 	for i, n := range g.nodes {
 		wg.Go(func() {
 			for _, r := range plans[i][from:min(to, len(plans[i]))] {
-				const tries = 5
-				for try := 1; g.ctx.Err() == nil && n.run(r, counted) == 0; try++ {
-					if try == tries {
-						g.fail("%s on %s: there was no process to kill in %d rounds", r, n.name, tries)
+				began := time.Now()
+				for g.ctx.Err() == nil && n.run(r, counted) == 0 {
+					if time.Since(began) > patience {
+						g.fail("%s on %s: there was no process to kill in %v", r, n.name, patience)
 					}
 				}
 			}
