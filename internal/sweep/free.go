@@ -4,6 +4,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,31 +27,42 @@ const (
 	settleInterval = 2 * time.Second
 )
 
-// freeAll frees the report's orphans, ENI by ENI, and notes what became of them. Before an ENI, an old look is repeated.
+// freeing is a sweep after its second look: the report of that, which requests and later looks change.
+type freeing struct {
+	*Sweeper
+	options Options
+	report  Report
+	looked  time.Time // last
+}
+
+// freeAll frees the report's orphans, ENI by ENI, and notes what became of them.
 func (s *Sweeper) freeAll(ctx context.Context, o Options, report Report) (Report, error) {
-	looked := time.Now()
+	f := &freeing{s, o, report, time.Now()}
 	for _, id := range enis(report) {
-		if time.Since(looked) > freshness {
-			again, err := s.look(ctx, o)
-			if err != nil {
-				return report, fmt.Errorf("look again before the next ENI: %w", err)
-			}
-			looked = time.Now()
-			report.onlyIn(orphans(again), "is no orphan any more")
-		}
 		for _, v6 := range []bool{false, true} {
-			addrs := report.orphansOf(id, v6)
-			if len(addrs) == 0 {
-				continue
+			if err := f.free(ctx, id, v6); err != nil {
+				return f.report, err
 			}
-			o.Tell(fmt.Sprintf("freeing %d addresses of %s", len(addrs), id))
-			report.note(id, s.free(ctx, id, v6, addrs))
 		}
 		if ctx.Err() != nil {
-			return report, context.Cause(ctx)
+			return f.report, context.Cause(ctx)
 		}
 	}
-	return report, nil
+	return f.report, nil
+}
+
+// fresh are the orphans of one family on the ENI, by a look that is recent enough for a request. It repeats one that is not.
+func (f *freeing) fresh(ctx context.Context, id eni.ID, v6 bool) ([]netip.Addr, error) {
+	if left := f.report.orphansOf(id, v6); len(left) == 0 || time.Since(f.looked) <= freshness {
+		return left, nil
+	}
+	again, err := f.look(ctx, f.options)
+	if err != nil {
+		return nil, fmt.Errorf("look again before the next request: %w", err)
+	}
+	f.looked = time.Now()
+	f.report.onlyIn(orphans(again), "is no orphan any more")
+	return f.report.orphansOf(id, v6), nil
 }
 
 // enis have orphans.
@@ -80,58 +92,54 @@ type outcome struct {
 	reason  string // none: the finding's own
 }
 
-func (r Report) note(id eni.ID, became map[netip.Addr]outcome) {
+func (r Report) note(id eni.ID, addrs []netip.Addr, became outcome) {
 	for i, f := range r.Findings {
-		if o, ok := became[f.Address]; ok && f.ENI == id && f.Verdict == Orphan {
-			r.Findings[i].Verdict = o.verdict
-			if o.reason != "" {
-				r.Findings[i].Reason = o.reason
-			}
+		if f.ENI == id && f.Verdict == Orphan && slices.Contains(addrs, f.Address) {
+			r.Findings[i].Verdict, r.Findings[i].Reason = became.verdict, cmp.Or(became.reason, f.Reason)
 		}
 	}
 }
 
-// free takes addresses of one family from the ENI. After a refusal because one of them is not there, and after a lost reply, it
-// reads what is left and goes on with that. The request names the ENI, so that an address which has moved stays where it is.
-func (s *Sweeper) free(ctx context.Context, id eni.ID, v6 bool, left []netip.Addr) map[netip.Addr]outcome {
-	became := map[netip.Addr]outcome{}
-	settle := func(addrs []netip.Addr, o outcome) {
-		for _, a := range addrs {
-			became[a] = o
-		}
-	}
-	unassign := s.EC2.Unassign
+// free takes the orphans of one family from the ENI. After a refusal because one of them is not there, and after a lost reply, it
+// reads what is left and goes on with that. The request names the ENI, so that an address which has moved stays where it is. Each
+// request, and each time that EC2 throttles it, is about what is an orphan by then. The error is that of a look.
+func (f *freeing) free(ctx context.Context, id eni.ID, v6 bool) error {
+	unassign := f.EC2.Unassign
 	if v6 {
-		unassign = s.EC2.UnassignIPv6
+		unassign = f.EC2.UnassignIPv6
 	}
-	var err error
+	var left []netip.Addr
+	var err, blind error
 	for range attempts {
-		err = patiently(ctx, func() error { return unassign(ctx, id, left) })
+		err = patiently(ctx, func() error {
+			if left, blind = f.fresh(ctx, id, v6); blind != nil || len(left) == 0 {
+				return nil
+			}
+			f.options.Tell(fmt.Sprintf("freeing %d addresses of %s", len(left), id))
+			return unassign(ctx, id, left)
+		})
 		away := outcome{verdict: Freed}
 		switch {
+		case blind != nil:
+			return blind
 		case err == nil:
-			settle(left, away)
-			return became
+			f.report.note(id, left, away)
+			return nil
 		case errors.Is(err, eni.ErrNotAssigned):
 			away = outcome{Gone, "was given back meanwhile"}
 		case !errors.Is(err, eni.ErrOutcomeUnknown):
-			settle(left, outcome{Failed, err.Error()})
-			return became
+			f.report.note(id, left, outcome{Failed, err.Error()})
+			return nil
 		}
-		held, readErr := s.held(ctx, id)
+		held, readErr := f.held(ctx, id)
 		if readErr != nil {
-			settle(left, outcome{Failed, errors.Join(err, readErr).Error()})
-			return became
+			f.report.note(id, left, outcome{Failed, errors.Join(err, readErr).Error()})
+			return nil
 		}
-		still := func(a netip.Addr) bool { return slices.Contains(held, a) }
-		settle(slices.DeleteFunc(slices.Clone(left), still), away)
-		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return !still(a) })
-		if len(left) == 0 {
-			return became
-		}
+		f.report.note(id, slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return slices.Contains(held, a) }), away)
 	}
-	settle(left, outcome{Failed, err.Error()})
-	return became
+	f.report.note(id, left, outcome{Failed, err.Error()})
+	return nil
 }
 
 // held are the addresses that the ENI has a moment after a change; none when it is gone.

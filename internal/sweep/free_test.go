@@ -5,6 +5,7 @@ package sweep_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -113,25 +114,27 @@ func (e ec2) Unassign(ctx context.Context, id eni.ID, addrs []netip.Addr) error 
 // it is, and a pod that comes while other ENIs are swept keeps its address.
 func TestOthersActWhileItFrees(t *testing.T) {
 	t.Parallel()
-	inWorld(t, "", func(t *testing.T, w *world) {
-		real, acted := w.EC2.(assigner), false
-		w.EC2 = ec2{w.EC2, func(id eni.ID, _ []netip.Addr) {
-			if acted || id != w.eni("worker-1", 1) {
-				return
+	for _, slow := range []string{"", "ec2: {latency: 6s}"} { // when it is, each request is after another look
+		inWorld(t, slow, func(t *testing.T, w *world) {
+			real, acted := w.EC2.(assigner), false
+			w.EC2 = ec2{w.EC2, func(id eni.ID, _ []netip.Addr) {
+				if acted || id != w.eni("worker-1", 1) {
+					return
+				}
+				acted = true
+				must(t, real.Unassign(t.Context(), id, addrs("10.10.1.80")))
+				must(t, real.Assign(t.Context(), w.eni("theirs", 1), addrs("10.10.1.81"), true))
+			}}
+			r, err := w.run(sweep.Options{Free: true})
+			must(t, err)
+			want := []string{"10.10.1.80 gone: was given back meanwhile", "10.10.1.81 gone: was given back meanwhile"}
+			for _, a := range without("10.10.1.80", "10.10.1.81", "10.10.12.80", "10.10.1.112", "2001:db8:10:1::80", "10.10.1.84", "10.10.1.86") {
+				want = append(want, a+" freed: no pod has it")
 			}
-			acted = true
-			must(t, real.Unassign(t.Context(), id, addrs("10.10.1.80")))
-			must(t, real.Assign(t.Context(), w.eni("theirs", 1), addrs("10.10.1.81"), true))
-		}}
-		r, err := w.run(sweep.Options{Free: true})
-		must(t, err)
-		want := []string{"10.10.1.80 gone: was given back meanwhile", "10.10.1.81 gone: was given back meanwhile"}
-		for _, a := range without("10.10.1.80", "10.10.1.81", "10.10.12.80", "10.10.1.112", "2001:db8:10:1::80", "10.10.1.84", "10.10.1.86") {
-			want = append(want, a+" freed: no pod has it")
-		}
-		w.want(r, want...)
-		w.onENIs("10.10.12.80", "10.10.1.112", "2001:db8:10:1::80", "10.10.1.84", "10.10.1.86", "10.10.1.81")
-	})
+			w.want(r, want...)
+			w.onENIs("10.10.12.80", "10.10.1.112", "2001:db8:10:1::80", "10.10.1.84", "10.10.1.86", "10.10.1.81")
+		})
+	}
 	inWorld(t, "ec2: {latency: 4s}", func(t *testing.T, w *world) {
 		last := w.eni("worker-2", 2)
 		w.EC2 = ec2{w.EC2, func(eni.ID, []netip.Addr) {
@@ -147,6 +150,55 @@ func TestOthersActWhileItFrees(t *testing.T) {
 		if got := r.Count(sweep.Freed); got != 5 {
 			t.Errorf("%d freed, want the 5 of worker-1", got)
 		}
+	})
+}
+
+// TestPodComesWhileRequestsTakeTheirTime: each request is about what is an orphan when it leaves, however often EC2 throttles it and
+// whatever the one before took. The pod comes with the first request.
+func TestPodComesWhileRequestsTakeTheirTime(t *testing.T) {
+	t.Parallel()
+	const throttled = "{action: UnassignPrivateIpAddresses, nth: 1, count: 1, kind: error-before, code: RequestLimitExceeded}"
+	for name, tc := range map[string]struct{ faults, has string }{
+		"throttled":        {throttled, "10.10.1.80"},
+		"IPv6 comes after": {"", "2001:db8:10:1:5::80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, "ec2: {latency: 6s, faults: ["+tc.faults+"]}", func(t *testing.T, w *world) {
+				w.EC2 = ec2{w.EC2, func(eni.ID, []netip.Addr) { w.api.pods = []cluster.Pod{pod("late", "node-1", tc.has)} }}
+				r, err := w.run(sweep.Options{Free: true})
+				must(t, err)
+				want := []string{tc.has + " kept: is no orphan any more"}
+				for _, a := range freed {
+					if a != tc.has {
+						want = append(want, a+" freed: no pod has it")
+					}
+				}
+				w.want(r, want...)
+			})
+		})
+	}
+}
+
+// TestNothingIsFreedByAnOldLook: when EC2 throttles a request and cannot be looked at again after, the sweep ends.
+func TestNothingIsFreedByAnOldLook(t *testing.T) {
+	t.Parallel()
+	const throttled = "{action: UnassignPrivateIpAddresses, nth: 1, count: 99, kind: error-before, code: RequestLimitExceeded}"
+	inWorld(t, "ec2: {latency: 6s, faults: ["+throttled+"]}", func(t *testing.T, w *world) {
+		w.api.before = func(n int) error {
+			if n > 2 {
+				return errors.New("the API is down")
+			}
+			return nil
+		}
+		r, err := w.run(sweep.Options{Free: true})
+		if err == nil || !strings.Contains(err.Error(), "look again before the next request: the API is down") {
+			t.Error(err)
+		}
+		if n := r.Count(sweep.Orphan); n != len(freed) {
+			t.Errorf("%d orphans, want %d", n, len(freed))
+		}
+		w.onENIs(all()...)
 	})
 }
 
