@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -308,6 +310,44 @@ func TestFlappingCostsACallASecond(t *testing.T) {
 			t.Errorf("%d claims in %d s", claims, seconds)
 		}
 	})
+}
+
+// TestWhoGivesUpHoldsUpNobody: a pod whose addresses come and go faster than they may be claimed ends most claims before their turn.
+// When it comes to rest it waits no longer than any other, and until then it had no more than its share.
+func TestWhoGivesUpHoldsUpNobody(t *testing.T) {
+	for _, callers := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pod(1, "10.0.0.1", "10.10.1.80")
+			g := w.guard(nil)
+			const seconds = 60
+			var served atomic.Int32
+			var storm sync.WaitGroup
+			for i := range callers {
+				storm.Go(func() {
+					time.Sleep(time.Duration(i) * 37 * time.Millisecond)
+					for range seconds * 5 {
+						ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+						began := time.Now()
+						if r := g.Claim(ctx, p, "net1", addrs("10.10.1.80"), wait)[addr("10.10.1.80")]; r.Err == nil {
+							served.Add(1)
+						}
+						cancel()
+						time.Sleep(time.Until(began.Add(200 * time.Millisecond)))
+					}
+				})
+			}
+			storm.Wait()
+			if n := served.Load(); n < seconds/2 || n > seconds+6 {
+				t.Errorf("%d callers: %d claims in %d s", callers, n, seconds)
+			}
+			began := time.Now()
+			g.Claim(t.Context(), p, "net1", addrs("10.10.1.80"), wait)
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("%d callers: the claim after the storm waited %s", callers, took)
+			}
+		})
+	}
 }
 
 func TestABurstIsServedAtOnce(t *testing.T) {

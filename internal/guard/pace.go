@@ -31,7 +31,8 @@ func newPacer(interval time.Duration, burst int) *pacer {
 // forgetAbove is how many namespaces are remembered before those are forgotten that have not asked for a while.
 const forgetAbove = 64
 
-// wait returns when it is the namespace's turn, or with ctx's error. A turn that was waited for in vain is lost.
+// wait returns when it is the namespace's turn, or with ctx's error. Who gives up did nothing, and gives its turn back: else a storm of
+// claims that are given up would leave a queue of nobody in front of the next one.
 func (p *pacer) wait(ctx context.Context, n attachment.Netns) error {
 	now := time.Now()
 	p.mu.Lock()
@@ -54,6 +55,9 @@ func (p *pacer) wait(ctx context.Context, n attachment.Netns) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.at[n] = p.at[n].Add(-p.interval)
 		return fmt.Errorf("this network namespace asks too often: %w", context.Cause(ctx))
 	}
 }
