@@ -282,6 +282,41 @@ func TestYieldIsAboutTheCallersOwn(t *testing.T) {
 	}
 }
 
+// TestOneComesAsOneGoes: of a pod that has all it may have and takes one address for another, claim and yield race. The claim is not
+// refused for good when it is first.
+func TestOneComesAsOneGoes(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod(1, "10.0.0.1")
+	g := w.guard(nil)
+	carry := func(first int) {
+		net1 := p.ifs["net1"]
+		net1.Addrs = nil
+		for i := range guard.MaxAddresses {
+			net1.Addrs = append(net1.Addrs, addr(fmt.Sprintf("10.10.1.%d", first+i)))
+		}
+		p.ifs["net1"] = net1
+	}
+	carry(100)
+	for a, r := range g.Claim(t.Context(), p, "net1", p.ifs["net1"].Addrs, wait) {
+		if r.Err != nil {
+			t.Fatalf("%s: %v", a, r.Err)
+		}
+	}
+	carry(101)
+	claim := func() error {
+		return g.Claim(t.Context(), p, "net1", addrs("10.10.1.116"), wait)[addr("10.10.1.116")].Err
+	}
+	if err := claim(); err == nil || errors.Is(err, guard.ErrRefused) || !strings.Contains(err.Error(), "has yet to give back 10.10.1.100") {
+		t.Errorf("before the other one is given back: %v", err)
+	}
+	if err := g.Yield(t.Context(), p, "net1", addrs("10.10.1.100")); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // TestFlappingCostsACallASecond: a pod that claims and yields a thousand times a second changes EC2 once a second by each, and
 // holds up nobody else.
 func TestFlappingCostsACallASecond(t *testing.T) {

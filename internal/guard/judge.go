@@ -41,12 +41,23 @@ func (g *Guard) judge(ctx context.Context, who claimant, addrs, given, claimed [
 			continue
 		}
 		if len(claimed) >= MaxAddresses {
-			verdicts[a] = fmt.Errorf("%w: this network namespace has claimed %d addresses, and may not claim more", ErrRefused, len(claimed))
+			verdicts[a] = full(claimed, who.seen.All)
 			continue
 		}
 		claimed = append(slices.Clip(claimed), a)
 	}
 	return verdicts
+}
+
+// full says that a network namespace has claimed as much as it may. What it does not carry any more it is about to give back: a pod
+// whose addresses change tells so by two requests, which may come in any order.
+func full(claimed, carried []netip.Addr) error {
+	for _, c := range claimed {
+		if !slices.Contains(carried, c) {
+			return fmt.Errorf("this network namespace has claimed %d addresses, and has yet to give back %s", len(claimed), c)
+		}
+	}
+	return fmt.Errorf("%w: this network namespace has claimed %d addresses, and may not claim more", ErrRefused, len(claimed))
 }
 
 // allowed is about the caller, its ENI and the configuration alone.
