@@ -144,7 +144,12 @@ func (r agentAlone) Register(ctx context.Context, i attachment.Interface, addrs 
 }
 
 func (r agentAlone) Release(ctx context.Context, i attachment.Interface, addrs []netip.Addr) error {
-	return r.guard.Yield(ctx, r.who, i.Name, addrs)
+	for part := range slices.Chunk(addrs, guard.MaxAddresses) {
+		if err := r.guard.Yield(ctx, r.who, i.Name, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r agentAlone) Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]attachment.Standing, error) {

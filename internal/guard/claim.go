@@ -90,6 +90,9 @@ func all(results map[netip.Addr]Result, addrs []netip.Addr, err error) map[netip
 
 // Yield gives back what the caller claimed of the addresses. Its interface may have gone.
 func (g *Guard) Yield(ctx context.Context, c Caller, ifName string, addrs []netip.Addr) error {
+	if err := fewEnough(addrs); err != nil {
+		return err
+	}
 	if err := g.yields.wait(ctx, c.Netns()); err != nil {
 		return err
 	}
@@ -110,6 +113,14 @@ func (g *Guard) Standing(ctx context.Context, c Caller, ifName string, addrs []n
 	return g.ports.Node.Standing(ctx, who.word, addrs)
 }
 
+// fewEnough bounds what one request costs the worker's other pods: the pool looks for each address under its lock.
+func fewEnough(addrs []netip.Addr) error {
+	if len(addrs) > MaxAddresses {
+		return fmt.Errorf("%w: %d addresses at once are more than %d", ErrRefused, len(addrs), MaxAddresses)
+	}
+	return nil
+}
+
 // claimant is a caller's interface with what is known of it.
 type claimant struct {
 	word attachment.Claimant
@@ -119,8 +130,8 @@ type claimant struct {
 
 // identify finds the ENI of the caller's interface.
 func (g *Guard) identify(ctx context.Context, pace *pacer, c Caller, ifName string, addrs []netip.Addr) (claimant, error) {
-	if len(addrs) > MaxAddresses {
-		return claimant{}, fmt.Errorf("%w: %d addresses at once are more than %d", ErrRefused, len(addrs), MaxAddresses)
+	if err := fewEnough(addrs); err != nil {
+		return claimant{}, err
 	}
 	if err := pace.wait(ctx, c.Netns()); err != nil {
 		return claimant{}, err

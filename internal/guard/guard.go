@@ -20,7 +20,7 @@ import (
 
 // Limits of one network namespace.
 const (
-	// MaxAddresses are how many addresses may be claimed.
+	// MaxAddresses are how many addresses may be claimed in all, and how many one request may be about.
 	MaxAddresses = 16
 	// claimInterval and claimBurst bound claims, and questions to EC2 who has what: one a second, and a few at once for a pod that
 	// starts with several interfaces.

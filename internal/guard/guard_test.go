@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,6 +280,34 @@ func TestYieldIsAboutTheCallersOwn(t *testing.T) {
 	delete(p.ifs, "net1")
 	if err := g.Yield(t.Context(), p, "net1", addrs("10.10.1.80")); err != nil || w.owners[addr("10.10.1.80")] != "" {
 		t.Errorf("%v; the address is on %q", err, w.owners[addr("10.10.1.80")])
+	}
+}
+
+// TestRequestsAreAboutFewAddresses: what fits in one request would have the pool busy for a long while, whether the pod has the addresses
+// or not.
+func TestRequestsAreAboutFewAddresses(t *testing.T) {
+	w := newWorld(t)
+	p := w.pod(1, "10.0.0.1")
+	g := w.guard(nil)
+	var most []netip.Addr
+	for a := addr("192.0.2.0"); len(most) < guard.MaxAddresses; a = a.Next() {
+		most = append(most, a)
+	}
+	tooMany := append(slices.Clone(most), addr("192.0.2.255"))
+	for name, ask := range map[string]func([]netip.Addr) error{
+		"claim": func(as []netip.Addr) error { return g.Claim(t.Context(), p, "net1", as, wait)[as[0]].Err },
+		"yield": func(as []netip.Addr) error { return g.Yield(t.Context(), p, "net1", as) },
+		"standing": func(as []netip.Addr) error {
+			_, err := g.Standing(t.Context(), p, "net1", as)
+			return err
+		},
+	} {
+		if err := ask(most); errors.Is(err, guard.ErrRefused) {
+			t.Errorf("%s of %d: %v", name, len(most), err)
+		}
+		if err := ask(tooMany); !errors.Is(err, guard.ErrRefused) {
+			t.Errorf("%s of %d: %v", name, len(tooMany), err)
+		}
 	}
 }
 
