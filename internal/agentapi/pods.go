@@ -75,8 +75,9 @@ type PodServer struct {
 	Up func()
 }
 
-// Serve answers until ctx ends, then returns when all requests in flight are answered. That the socket cannot be made is logged
-// and tried again: whatever pods do to its directory must not end the agent.
+// Serve answers until ctx ends, then ends the requests in flight and returns when all are answered; those that fail by then, for one
+// of their addresses or all, are not, so that their clients turn to the next agent. That the socket cannot be made is logged and tried
+// again: whatever pods do to its directory must not end the agent.
 func (p *PodServer) Serve(ctx context.Context, h PodHandler) {
 	s := &Server{Log: p.Log, pace: guardInterval}
 	callers := newCrowd(p.PerNamespace)

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,14 +67,22 @@ func podServer(t *testing.T, h *pods) (socket string, log *bytes.Buffer) {
 	h.came = make(chan attachment.Netns, 64)
 	socket = filepath.Join(t.TempDir(), "sync", "sync.sock")
 	log = &bytes.Buffer{}
+	servePods(t, &agentapi.PodServer{Path: socket, Log: slog.New(slog.NewTextHandler(log, nil))}, h)
+	return socket, log
+}
+
+// servePods serves until the test ends or stop is called.
+func servePods(t *testing.T, s *agentapi.PodServer, h agentapi.PodHandler) (stop func()) {
+	t.Helper()
 	up := make(chan struct{}, 64)
-	s := &agentapi.PodServer{Path: socket, Log: slog.New(slog.NewTextHandler(log, nil)), Up: func() { up <- struct{}{} }}
+	s.Up = func() { up <- struct{}{} }
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Serve(ctx, h) }()
 	<-up
-	t.Cleanup(func() { cancel(); <-done })
-	return socket, log
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
 }
 
 var claim = agentapi.Request{Method: agentapi.MethodClaim, Interface: "net1", Addresses: []netip.Prefix{netip.MustParsePrefix("10.10.1.80/32")}}
@@ -394,6 +403,54 @@ func TestRequestInFlightOutlivesTheSocketFile(t *testing.T) {
 	}
 }
 
+// cutShort answers claims as an agent does that stops meanwhile: the first address of each was done before.
+type cutShort struct{ came chan struct{} }
+
+func (h cutShort) HandlePod(ctx context.Context, _ agentapi.Caller, req agentapi.Request) agentapi.Response {
+	close(h.came)
+	<-ctx.Done()
+	resp := agentapi.Response{}
+	for i, a := range req.Addresses {
+		resp.Results = append(resp.Results, agentapi.Result{Addr: a.Addr(), New: i == 0})
+		if i > 0 {
+			resp.Results[i].Error = &agentapi.Error{Code: agentapi.CodeTryAgainLater, Message: context.Cause(ctx).Error()}
+		}
+	}
+	return resp
+}
+
+// always answers claims at once.
+type always struct{}
+
+func (always) HandlePod(_ context.Context, _ agentapi.Caller, req agentapi.Request) (resp agentapi.Response) {
+	for _, a := range req.Addresses {
+		resp.Results = append(resp.Results, agentapi.Result{Addr: a.Addr(), New: true})
+	}
+	return resp
+}
+
+// TestClaimThatItsAgentDoesNotFinishIsTheNextOnes: a pod does not learn that the agent was replaced while it claimed.
+func TestClaimThatItsAgentDoesNotFinishIsTheNextOnes(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "sync", "sync.sock")
+	old := cutShort{make(chan struct{})}
+	stop := servePods(t, &agentapi.PodServer{Path: socket}, old)
+	two := claim
+	two.Addresses = append(slices.Clone(claim.Addresses), netip.MustParsePrefix("10.10.1.81/32"))
+	var resp agentapi.Response
+	answered := make(chan error, 1)
+	go func() {
+		var err error
+		resp, err = agentapi.Client{Socket: socket}.Call(within(t, enough), two)
+		answered <- err
+	}()
+	<-old.came
+	stop()
+	servePods(t, &agentapi.PodServer{Path: socket}, always{})
+	if err := <-answered; err != nil || len(resp.Results) != 2 || !resp.Results[0].New || !resp.Results[1].New {
+		t.Errorf("%v, %+v", err, resp)
+	}
+}
+
 // TestSocketsOfAgentAndPodsAreApart: a pod that mounts the folder of the one sees nothing of the other, and the agent's own refuses it
 // even when it gets hold of that.
 func TestSocketsOfAgentAndPodsAreApart(t *testing.T) {
@@ -401,14 +458,7 @@ func TestSocketsOfAgentAndPodsAreApart(t *testing.T) {
 	own, forPods := filepath.Join(dir, "agent", "agent.sock"), filepath.Join(dir, "sync", "sync.sock")
 	start(t, own, &agentapi.Server{}, newHandler())
 	h := &pods{came: make(chan attachment.Netns, 1)}
-	up := make(chan struct{}, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		(&agentapi.PodServer{Path: forPods, Up: func() { up <- struct{}{} }}).Serve(ctx, h)
-	}()
-	<-up
+	stop := servePods(t, &agentapi.PodServer{Path: forPods}, h)
 	entries, err := os.ReadDir(filepath.Dir(forPods))
 	if err != nil || len(entries) != 1 || entries[0].Name() != "sync.sock" {
 		t.Errorf("pods see %v, %v", entries, err)
@@ -418,8 +468,7 @@ func TestSocketsOfAgentAndPodsAreApart(t *testing.T) {
 		wantCode(t, callErr, agentapi.CodeInternal, "another network namespace")
 		return nil
 	})
-	cancel()
-	<-done
+	stop()
 	if _, err := os.Lstat(forPods); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
 	}

@@ -136,7 +136,7 @@ func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
 		cancel()
 	}()
 	resp := h.Handle(ctx, req)
-	if resp.Error != nil && life.Err() != nil {
+	if resp.failed() && life.Err() != nil {
 		return // it failed because this agent ends: the client asks the next one when nobody answers
 	}
 	resp.Version = orDefault(s.Version)

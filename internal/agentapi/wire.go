@@ -10,6 +10,7 @@ package agentapi
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
 	"github.com/multus-vpc/multus-vpc/internal/eni"
@@ -110,6 +111,11 @@ type Response struct {
 	Results []Result `json:"results,omitempty"`
 	// Receipt is for [Handler.Undelivered]: what the handler has to know of the answer, never sent.
 	Receipt any `json:"-"`
+}
+
+// failed reports whether something that was asked for was not done.
+func (r Response) failed() bool {
+	return r.Error != nil || slices.ContainsFunc(r.Results, func(one Result) bool { return one.Error != nil })
 }
 
 // Result is what became of one address on the sync socket.
