@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -129,7 +130,8 @@ func (t tenant) Netns() attachment.Netns { return t.netns }
 
 func (t tenant) Look(ifName string) (guard.Seen, error) { return lookAt(t.netns.Path, ifName) }
 
-// agentAlone is the [podsync.Registrar] of a pod without a container of ours.
+// agentAlone is the [podsync.Registrar] of a pod without a container of ours. Each request to the guard is about no more addresses than
+// a pod's own may be.
 type agentAlone struct {
 	guard *guard.Guard
 	who   guard.Caller
@@ -137,8 +139,10 @@ type agentAlone struct {
 
 func (r agentAlone) Register(ctx context.Context, i attachment.Interface, addrs []netip.Addr, conflict attachment.OnConflict) map[netip.Addr]podsync.Result {
 	results := map[netip.Addr]podsync.Result{}
-	for a, got := range r.guard.Claim(ctx, r.who, i.Name, addrs, conflict) {
-		results[a] = podsync.Result{New: got.New, Err: inPodsync(got.Err)}
+	for part := range slices.Chunk(addrs, guard.MaxAddresses) {
+		for a, got := range r.guard.Claim(ctx, r.who, i.Name, part, conflict) {
+			results[a] = podsync.Result{New: got.New, Err: inPodsync(got.Err)}
+		}
 	}
 	return results
 }
@@ -153,7 +157,15 @@ func (r agentAlone) Release(ctx context.Context, i attachment.Interface, addrs [
 }
 
 func (r agentAlone) Standing(ctx context.Context, i attachment.Interface, addrs []netip.Addr) (map[netip.Addr]attachment.Standing, error) {
-	return r.guard.Standing(ctx, r.who, i.Name, addrs)
+	standings := map[netip.Addr]attachment.Standing{}
+	for part := range slices.Chunk(addrs, guard.MaxAddresses) {
+		got, err := r.guard.Standing(ctx, r.who, i.Name, part)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(standings, got)
+	}
+	return standings, nil
 }
 
 // inPodsync says an error of the guard in the words of the flow that asked.
