@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -118,8 +119,12 @@ func (c *Client) Homes(ctx context.Context, instance eni.InstanceID) (homes []cl
 // Cordon keeps new pods away from a node, and notes since when on it. The error matches [cluster.ErrGone] when there is no such node.
 func (c *Client) Cordon(ctx context.Context, node string, since time.Time) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, annotationCordoned, since.UTC().Format(time.RFC3339Nano))
-	if err := c.api.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).MaxRetries(0).Do(ctx).Error(); err != nil {
-		return fmt.Errorf("cordon node %s: %w", node, translate(err))
+	err := c.api.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).MaxRetries(0).Do(ctx).Error()
+	if !apierrors.IsConflict(err) { // which is no word of another node: the patch names no version, and others write the node at the same time
+		err = translate(err)
+	}
+	if err != nil {
+		return fmt.Errorf("cordon node %s: %w", node, err)
 	}
 	return nil
 }

@@ -206,6 +206,27 @@ func TestChangesAreSmall(t *testing.T) {
 	}
 }
 
+// TestWhatAConflictMeans: what a request names has changed; a cordon names nothing but the node, which others write at the same time.
+func TestWhatAConflictMeans(t *testing.T) {
+	t.Parallel()
+	client, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":409,"reason":"Conflict","message":"the object has been modified"}`)
+	})
+	for name, tc := range map[string]struct {
+		err  error
+		gone bool
+	}{
+		"cordon":   {client.Cordon(t.Context(), "node-1", when), false},
+		"uncordon": {client.Uncordon(t.Context(), cluster.Home{Name: "node-1", Version: "7"}), true},
+		"delete":   {client.Delete(t.Context(), cluster.Resident{Namespace: "core", Name: "upf-0", UID: "1"}, 0), true},
+	} {
+		if tc.err == nil || errors.Is(tc.err, cluster.ErrGone) != tc.gone {
+			t.Errorf("%s: %v; gone is to be %t", name, tc.err, tc.gone)
+		}
+	}
+}
+
 // TestNamesAreNoPaths: names come from the API, but a request never goes where they lead.
 func TestNamesAreNoPaths(t *testing.T) {
 	t.Parallel()
