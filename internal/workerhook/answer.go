@@ -84,3 +84,17 @@ func (a action) beat(ctx context.Context) (stop func()) {
 	}()
 	return func() { cancel(); <-ended }
 }
+
+// ask asks whether somebody waits, until Auto Scaling says so: nil means yes. What may pass is not taken for either.
+func (a action) ask(ctx context.Context) error {
+	for {
+		err := a.hooks.Heartbeat(ctx, a.Action)
+		if err == nil || errors.Is(err, lifecycle.ErrNotWaiting) || errors.Is(err, lifecycle.ErrRefused) {
+			return err
+		}
+		a.log.Warn("heartbeat not taken", "error", err)
+		if pause(ctx, beatBase+rand.N(beatSpread)) != nil {
+			return err
+		}
+	}
+}

@@ -35,7 +35,7 @@ type stage struct {
 	orphans   []workereni.Orphan
 	sweepErr  error
 	refusals  []error // of Complete, one after the other
-	beatErr   error
+	beatErrs  []error // of Heartbeat, likewise
 	returnErr error
 
 	mu     sync.Mutex
@@ -119,17 +119,23 @@ func (s *stage) Complete(ctx context.Context, a lifecycle.Action, r lifecycle.Re
 	return nil
 }
 
-var errLostReply = errors.New("reply lost")
+var (
+	errLostReply = errors.New("reply lost")
+	errThrottled = errors.New("ThrottlingException")
+	errRefused   = fmt.Errorf("%w: not authorised", lifecycle.ErrRefused)
+)
 
 func (s *stage) Heartbeat(_ context.Context, a lifecycle.Action) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried++
-	switch {
-	case !s.waiting(a):
+	if len(s.beatErrs) > 0 {
+		err := s.beatErrs[0]
+		s.beatErrs = s.beatErrs[1:]
+		return err
+	}
+	if !s.waiting(a) {
 		return fmt.Errorf("heartbeat: %w", lifecycle.ErrNotWaiting)
-	case s.beatErr != nil:
-		return s.beatErr
 	}
 	s.beats = append(s.beats, time.Since(s.began).Round(time.Second))
 	return nil

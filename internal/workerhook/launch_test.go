@@ -38,7 +38,6 @@ func TestHowALaunchIsAnswered(t *testing.T) {
 		},
 		"unfinished": func(ctx context.Context) ([]eni.Device, error) { return nil, until(ctx) },
 	}
-	throttled, refused := errors.New("ThrottlingException"), fmt.Errorf("%w: not authorised", lifecycle.ErrRefused)
 	for _, tc := range []struct {
 		outcome  string
 		met      string
@@ -51,15 +50,15 @@ func TestHowALaunchIsAnswered(t *testing.T) {
 	}{
 		{outcome: "done", met: "it waits", answered: []lifecycle.Result{"CONTINUE"}, logged: "CONTINUE"},
 		{outcome: "done", met: "it waits no longer", change: func(s *stage) { s.open = false }, logged: "NONE"},
-		{outcome: "done", met: "throttled three times", change: func(s *stage) { s.refusals = []error{throttled, throttled, throttled} }, answered: []lifecycle.Result{"CONTINUE"}, logged: "CONTINUE"},
+		{outcome: "done", met: "throttled three times", change: func(s *stage) { s.refusals = []error{errThrottled, errThrottled, errThrottled} }, answered: []lifecycle.Result{"CONTINUE"}, logged: "CONTINUE"},
 		{outcome: "done", met: "the reply is lost", change: func(s *stage) { s.refusals = []error{errLostReply} }, answered: []lifecycle.Result{"CONTINUE"}, logged: "CONTINUE"},
-		{outcome: "done", met: "refused", change: func(s *stage) { s.refusals = []error{refused} }, fails: "not authorised"},
-		{outcome: "done", met: "away", change: func(s *stage) { s.refusals = slices.Repeat([]error{throttled}, 1000) }, fails: "Throttling", sooner: 2 * time.Second},
+		{outcome: "done", met: "refused", change: func(s *stage) { s.refusals = []error{errRefused} }, fails: "not authorised"},
+		{outcome: "done", met: "away", change: func(s *stage) { s.refusals = slices.Repeat([]error{errThrottled}, 1000) }, fails: "Throttling", sooner: 2 * time.Second},
 		{outcome: "done", met: "others answer", config: unanswered, logged: "CONTINUE"},
 		{outcome: "impossible", met: "it waits", answered: []lifecycle.Result{"ABANDON"}, logged: "ABANDON"},
 		{outcome: "impossible", met: "it waits no longer", change: func(s *stage) { s.open = false }, logged: "NONE"},
 		{outcome: "impossible", met: "the reply is lost", change: func(s *stage) { s.refusals = []error{errLostReply} }, answered: []lifecycle.Result{"ABANDON"}, logged: "ABANDON"},
-		{outcome: "impossible", met: "refused", change: func(s *stage) { s.refusals = []error{refused} }, fails: "not authorised"},
+		{outcome: "impossible", met: "refused", change: func(s *stage) { s.refusals = []error{errRefused} }, fails: "not authorised"},
 		{outcome: "impossible", met: "others answer", config: unanswered, logged: "ABANDON"},
 		{outcome: "gone", met: "it waits", logged: "NONE"},
 		{outcome: "gone", met: "others answer", config: unanswered, logged: "NONE"},
@@ -121,7 +120,7 @@ func TestHeartbeatsKeepTheHookOpen(t *testing.T) {
 	}{
 		"each minute and at once": {taken: []time.Duration{0, time.Minute, 2 * time.Minute, 3 * time.Minute}, tried: [2]int{4, 4}},
 		"none once nobody waits":  {change: func(s *stage) { s.lapse = 90 * time.Second }, taken: []time.Duration{0, time.Minute}, tried: [2]int{3, 3}},
-		"soon after a failure":    {change: func(s *stage) { s.beatErr = errors.New("throttled") }, tried: [2]int{10, 101}},
+		"soon after a failure":    {change: func(s *stage) { s.beatErrs = slices.Repeat([]error{errThrottled}, 1000) }, tried: [2]int{10, 101}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

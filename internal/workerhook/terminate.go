@@ -18,15 +18,21 @@ import (
 // An instance that goes into the warm pool lives on: its pods leave, its ENIs stay. By a late event it may be out of there again, with
 // pods: it is left alone. One that ends in the pool has no pods.
 func (a action) terminate(ctx context.Context, since time.Time) error {
-	if a.Destination == lifecycle.WarmPool && a.hooks != nil && errors.Is(a.hooks.Heartbeat(ctx, a.Action), lifecycle.ErrNotWaiting) {
-		a.log.Info("lifecycle action waits no longer", "result", resultNone)
-		return nil
-	}
 	work, cancel := shorter(ctx, answerTime)
 	defer cancel()
+	drains := a.drainer != nil && a.Origin != lifecycle.WarmPool
+	if drains && a.Destination == lifecycle.WarmPool && a.hooks != nil {
+		switch err := a.ask(work); {
+		case errors.Is(err, lifecycle.ErrNotWaiting):
+			a.log.Info("lifecycle action waits no longer", "result", resultNone)
+			return nil
+		case err != nil: // so it may be in service
+			return errors.Join(err, a.answer(ctx, lifecycle.Continue, "error", err))
+		}
+	}
 	stop := a.beat(ctx)
 	var more []any
-	if a.drainer != nil && a.Origin != lifecycle.WarmPool {
+	if drains {
 		more = append(more, "drained", a.drain(work, since))
 	}
 	var err error

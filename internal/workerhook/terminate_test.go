@@ -29,11 +29,13 @@ func TestHowATerminationGoes(t *testing.T) {
 	refuse := func(context.Context) error { return fmt.Errorf("take: %w", eni.ErrUnauthorized) }
 	slow := func(context.Context) error { <-time.After(100 * time.Second); return nil }
 	toTheEnd := func(ctx context.Context) error { return until(ctx) }
+	intoThePool := func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }
 	for name, tc := range map[string]struct {
 		drain, terminate func(context.Context) error
 		action           func(*lifecycle.Action)
 		config           func(*workerhook.Config)
 		closed           bool // nobody waits
+		beatErrs         []error
 		steps            []string
 		fails            string
 		drained          string
@@ -77,18 +79,29 @@ func TestHowATerminationGoes(t *testing.T) {
 			steps: []string{"terminate " + worker + " at 0s", "answer CONTINUE at 0s"},
 		},
 		"long back into the warm pool": {
-			action: func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }, closed: true,
+			action: intoThePool, closed: true,
+		},
+		"long back into the warm pool, throttled": {
+			drain: fine, action: intoThePool, closed: true, beatErrs: []error{errThrottled, errThrottled},
 		},
 		"back into the warm pool": {
-			drain: fine, action: func(a *lifecycle.Action) { a.Destination = lifecycle.WarmPool }, drained: "yes", beats: 2, // the first asks whether anybody waits
+			drain: fine, action: intoThePool, drained: "yes", beats: 2, // the first asks whether anybody waits
 			steps: []string{"drain " + worker + " since 23:59:53 at 0s", "answer CONTINUE at 0s"},
+		},
+		"back into the warm pool, no word of who waits": { // which may be nobody, with the worker in service
+			drain: fine, action: intoThePool, beatErrs: slices.Repeat([]error{errThrottled}, 1000), fails: "Throttling",
+			steps: []string{"answer CONTINUE at 14m30s"},
+		},
+		"back into the warm pool, without permission to ask": {
+			drain: fine, action: intoThePool, beatErrs: []error{errRefused}, fails: "not authorised",
+			steps: []string{"answer CONTINUE at 0s"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t)
-				s.drain, s.terminate, s.open = tc.drain, tc.terminate, !tc.closed
+				s.drain, s.terminate, s.open, s.beatErrs = tc.drain, tc.terminate, !tc.closed, tc.beatErrs
 				e := event(lifecycle.Terminating)
 				if tc.action != nil {
 					tc.action(e.Action)
