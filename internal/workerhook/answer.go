@@ -59,7 +59,8 @@ func (a action) answer(ctx context.Context, r lifecycle.Result, more ...any) err
 
 // beat keeps the hook open until the returned function is called: at once, for the event may have waited, and each
 // [HeartbeatInterval]. The work goes on when nobody waits any longer: a hook whose time was over may have let the worker into service.
-func (a action) beat(ctx context.Context) (stop func()) {
+// What must not go on then is ended by lapsed.
+func (a action) beat(ctx context.Context, lapsed func()) (stop func()) {
 	if a.hooks == nil {
 		return func() {}
 	}
@@ -72,6 +73,7 @@ func (a action) beat(ctx context.Context) (stop func()) {
 			switch {
 			case errors.Is(err, lifecycle.ErrNotWaiting):
 				a.log.Info("no more heartbeats: lifecycle action waits no longer")
+				lapsed()
 				return
 			case err != nil && ctx.Err() == nil:
 				a.log.Warn("heartbeat not taken", "error", err)

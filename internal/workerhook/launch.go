@@ -17,7 +17,7 @@ import (
 func (a action) launch(ctx context.Context, since time.Time) error {
 	work, cancel := shorter(ctx, answerTime)
 	defer cancel()
-	stop := a.beat(ctx)
+	stop := a.beat(ctx, func() {})
 	devices, err := a.workers.Launch(work, workereni.Request{Instance: a.Instance, Group: a.Group})
 	var more []any
 	if err == nil && a.drainer != nil && a.Origin == lifecycle.WarmPool && a.Destination != lifecycle.WarmPool {

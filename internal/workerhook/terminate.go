@@ -16,7 +16,7 @@ import (
 // the handling is repeated, and what then is left the sweep takes.
 //
 // An instance that goes into the warm pool lives on: its pods leave, its ENIs stay. By a late event it may be out of there again, with
-// pods: it is left alone. One that ends in the pool has no pods.
+// pods: it is left alone, and a drain ends when nobody waits for it any longer. One that ends in the pool has no pods.
 func (a action) terminate(ctx context.Context, since time.Time) error {
 	work, cancel := shorter(ctx, answerTime)
 	defer cancel()
@@ -30,10 +30,12 @@ func (a action) terminate(ctx context.Context, since time.Time) error {
 			return errors.Join(err, a.answer(ctx, lifecycle.Continue, "error", err))
 		}
 	}
-	stop := a.beat(ctx)
+	waited, lapse := context.WithCancelCause(work)
+	defer lapse(nil)
+	stop := a.beat(ctx, func() { lapse(lifecycle.ErrNotWaiting) })
 	var more []any
 	if drains {
-		more = append(more, "drained", a.drain(work, since))
+		more = append(more, "drained", a.drain(waited, since))
 	}
 	var err error
 	if a.Destination != lifecycle.WarmPool {
@@ -47,8 +49,8 @@ func (a action) terminate(ctx context.Context, since time.Time) error {
 }
 
 // drain reports what came of it, for the log.
-func (a action) drain(work context.Context, since time.Time) string {
-	ctx, cancel := shorter(work, terminateTime)
+func (a action) drain(ctx context.Context, since time.Time) string {
+	ctx, cancel := shorter(ctx, terminateTime)
 	defer cancel()
 	if err := a.drainer.Drain(ctx, a.Instance, since); err != nil {
 		return fmt.Sprintf("no: %v", err)

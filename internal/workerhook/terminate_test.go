@@ -132,6 +132,35 @@ func TestHowATerminationGoes(t *testing.T) {
 	}
 }
 
+// TestADrainEndsWithItsWait: whoever ended it may have the worker in service again, out of the warm pool, with new pods.
+func TestADrainEndsWithItsWait(t *testing.T) {
+	t.Parallel()
+	const worker = "i-0123456789abcdef0"
+	for to, steps := range map[lifecycle.Place][]string{
+		lifecycle.WarmPool: {"answer CONTINUE at 2m0s"},
+		lifecycle.EC2:      {"terminate " + worker + " at 2m0s", "answer CONTINUE at 2m10s"},
+	} {
+		t.Run(string(to), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				s.lapse = 90 * time.Second
+				s.drain = func(ctx context.Context) error { // a budget never allows it
+					<-ctx.Done()
+					return context.Cause(ctx)
+				}
+				s.terminate = func(ctx context.Context) error { // the ENIs go all the same
+					<-time.After(10 * time.Second)
+					return ctx.Err()
+				}
+				_, err := s.handle(s.handler(), event(lifecycle.Terminating, func(a *lifecycle.Action) { a.Destination = to }), quarter)
+				wantError(t, err, "")
+				s.wantSteps(append([]string{"drain " + worker + " since 23:59:53 at 0s"}, steps...)...)
+			})
+		})
+	}
+}
+
 func TestASweepSaysWhatItDid(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
