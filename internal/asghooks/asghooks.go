@@ -11,12 +11,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	smithy "github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/multus-vpc/multus-vpc/internal/lifecycle"
 	"github.com/multus-vpc/multus-vpc/internal/sdkhttp"
@@ -65,7 +67,7 @@ func (c *Client) Heartbeat(ctx context.Context, a lifecycle.Action) error {
 	return nil
 }
 
-// classify wraps what the SDK says into what callers ask. An error without a sentinel may pass.
+// classify wraps what the SDK says into what callers ask. An error without a sentinel may pass, and the call may have taken effect.
 // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/CommonErrors.html
 func classify(err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
@@ -80,6 +82,11 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", lifecycle.ErrRefused, err)
 	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "InvalidClientTokenId", "OptInRequired", "NotAuthorized":
 		return fmt.Errorf("%w: %w", lifecycle.ErrRefused, err)
+	case "ResourceContention": // a 500, but for another change that is under way
+		return fmt.Errorf("%w: %w", lifecycle.ErrNotTaken, err)
+	}
+	if resp, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && resp.HTTPStatusCode() < http.StatusInternalServerError {
+		return fmt.Errorf("%w: %w", lifecycle.ErrNotTaken, err)
 	}
 	return err
 }

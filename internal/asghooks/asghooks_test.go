@@ -155,19 +155,20 @@ func TestNobodyWaitsInAGroupThatIsGone(t *testing.T) {
 	})
 }
 
-// TestErrorsSayWhetherTryingAgainHelps, and each call is made once.
+// TestErrorsSayWhetherTryingAgainHelps, and whether the call may have taken effect; each call is made once.
 func TestErrorsSayWhetherTryingAgainHelps(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		status  int
 		code    string
 		message string
-		want    error // nil: it may pass
+		want    error // nil: it may pass, and may have taken effect
 	}{
 		"not permitted":      {http.StatusForbidden, "AccessDenied", "User is not authorized to perform: autoscaling:CompleteLifecycleAction", lifecycle.ErrRefused},
 		"a wrong request":    {http.StatusBadRequest, "ValidationError", "1 validation error detected", lifecycle.ErrRefused},
-		"throttled":          {http.StatusBadRequest, "Throttling", "Rate exceeded", nil},
-		"two at once":        {http.StatusInternalServerError, "ResourceContention", "You already have a pending update", nil},
+		"throttled":          {http.StatusBadRequest, "Throttling", "Rate exceeded", lifecycle.ErrNotTaken},
+		"an old clock":       {http.StatusForbidden, "RequestExpired", "", lifecycle.ErrNotTaken},
+		"two at once":        {http.StatusInternalServerError, "ResourceContention", "You already have a pending update", lifecycle.ErrNotTaken},
 		"broken":             {http.StatusInternalServerError, "InternalFailure", "", nil},
 		"nothing to be read": {http.StatusBadGateway, "", "", nil},
 	} {
@@ -187,8 +188,10 @@ func TestErrorsSayWhetherTryingAgainHelps(t *testing.T) {
 				if err == nil {
 					t.Fatal("no error")
 				}
-				if got := []bool{errors.Is(err, lifecycle.ErrNotWaiting), errors.Is(err, lifecycle.ErrRefused)}; !slices.Equal(got, []bool{false, tc.want != nil}) {
-					t.Errorf("not waiting, refused: %v of %v", got, err)
+				for _, sentinel := range []error{lifecycle.ErrNotWaiting, lifecycle.ErrRefused, lifecycle.ErrNotTaken} {
+					if got := errors.Is(err, sentinel); got != (sentinel == tc.want) {
+						t.Errorf("%v: is %q: %t", err, sentinel, got)
+					}
 				}
 			}
 			if calls != 2 {

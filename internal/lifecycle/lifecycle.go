@@ -70,6 +70,8 @@ type Event struct {
 var (
 	// ErrNotWaiting is an action that waits no longer: it was answered, its time was over, or its group is gone.
 	ErrNotWaiting = errors.New("no lifecycle action waits for it")
+	// ErrNotTaken is a call that had no effect and may have one the next time, as one that was throttled.
+	ErrNotTaken = errors.New("not taken by Auto Scaling")
 	// ErrRefused is a call that Auto Scaling will refuse however often it is made.
 	ErrRefused = errors.New("refused by Auto Scaling")
 )

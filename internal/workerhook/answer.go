@@ -37,10 +37,11 @@ func (a action) answer(ctx context.Context, r lifecycle.Result, more ...any) err
 	}
 	ctx, cancel := shorter(ctx, margin)
 	defer cancel()
+	perhaps := false // an earlier try was taken, and its reply lost
 	for tries := 0; ; tries++ {
 		err := a.hooks.Complete(ctx, a.Action, r)
 		switch {
-		case err == nil, errors.Is(err, lifecycle.ErrNotWaiting) && tries > 0: // the first answer's reply was lost
+		case err == nil, errors.Is(err, lifecycle.ErrNotWaiting) && perhaps:
 			log.Log(ctx, level, "lifecycle action answered", "result", r)
 			return nil
 		case errors.Is(err, lifecycle.ErrNotWaiting):
@@ -49,6 +50,7 @@ func (a action) answer(ctx context.Context, r lifecycle.Result, more ...any) err
 		case errors.Is(err, lifecycle.ErrRefused):
 			return fmt.Errorf("%s of %s: %w", r, a.Instance, err)
 		}
+		perhaps = perhaps || !errors.Is(err, lifecycle.ErrNotTaken)
 		delay := answerBase/10 + rand.N(min(answerCap, answerBase<<min(tries, 10)))
 		log.Info("answer to be repeated", "error", err, "after", delay)
 		if pause(ctx, delay) != nil {

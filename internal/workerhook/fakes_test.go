@@ -121,7 +121,7 @@ func (s *stage) Complete(ctx context.Context, a lifecycle.Action, r lifecycle.Re
 
 var (
 	errLostReply = errors.New("reply lost")
-	errThrottled = errors.New("ThrottlingException")
+	errThrottled = fmt.Errorf("%w: Throttling", lifecycle.ErrNotTaken)
 	errRefused   = fmt.Errorf("%w: not authorised", lifecycle.ErrRefused)
 )
 

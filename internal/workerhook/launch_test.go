@@ -58,6 +58,7 @@ func TestHowALaunchIsAnswered(t *testing.T) {
 		{outcome: "impossible", met: "it waits", answered: []lifecycle.Result{"ABANDON"}, logged: "ABANDON"},
 		{outcome: "impossible", met: "it waits no longer", change: func(s *stage) { s.open = false }, logged: "NONE"},
 		{outcome: "impossible", met: "the reply is lost", change: func(s *stage) { s.refusals = []error{errLostReply} }, answered: []lifecycle.Result{"ABANDON"}, logged: "ABANDON"},
+		{outcome: "impossible", met: "throttled, and then it waits no longer", change: func(s *stage) { s.refusals, s.open = []error{errThrottled}, false }, logged: "NONE"}, // another invocation has answered
 		{outcome: "impossible", met: "refused", change: func(s *stage) { s.refusals = []error{errRefused} }, fails: "not authorised"},
 		{outcome: "impossible", met: "others answer", config: unanswered, logged: "ABANDON"},
 		{outcome: "gone", met: "it waits", logged: "NONE"},

@@ -27,7 +27,8 @@ type Workers interface {
 	Sweep(ctx context.Context, age time.Duration) ([]workereni.Orphan, error)
 }
 
-// Hooks answers. Its errors match [lifecycle.ErrNotWaiting] or [lifecycle.ErrRefused] where trying again is of no use.
+// Hooks answers. Its errors match [lifecycle.ErrNotWaiting] or [lifecycle.ErrRefused] where trying again is of no use, and
+// [lifecycle.ErrNotTaken] where it is certain that nothing came of the call.
 type Hooks interface {
 	Complete(ctx context.Context, a lifecycle.Action, r lifecycle.Result) error
 	Heartbeat(ctx context.Context, a lifecycle.Action) error
