@@ -19,15 +19,27 @@ func doubtful(err error) bool {
 	return errors.Is(err, eni.ErrUnauthorized) || errors.Is(err, eni.ErrInstanceFull) || errors.Is(err, eni.ErrNotFound)
 }
 
-// doubts has since when each ENI is refused, one time after the other.
-type doubts map[eni.ID]time.Time
+// doubts has since when each question is answered by a no, one time after the other. Where an ENI is to be changed, its ID is the question.
+type doubts map[string]time.Time
 
-// age is for how long the ENI has been refused, by this refusal or ones before it.
-func (d doubts) age(id eni.ID) time.Duration {
-	if _, again := d[id]; !again {
-		d[id] = time.Now()
+// age is for how long the answer has been no, this one or ones before it.
+func (d doubts) age(question string) time.Duration {
+	if _, again := d[question]; !again {
+		d[question] = time.Now()
 	}
-	return time.Since(d[id])
+	return time.Since(d[question])
+}
+
+// believe judges the error of what changes no ENI. One of the nos counts when it lasts: another server of EC2 may know better.
+func (d doubts) believe(question string, err error, nos ...error) error {
+	if !slices.ContainsFunc(nos, func(no error) bool { return errors.Is(err, no) }) {
+		delete(d, question)
+		return err
+	}
+	if d.age(question) < settleTime {
+		return doubtedError{err}
+	}
+	return err
 }
 
 // doubtedError hides what the error in its text is from [permanent]: it counts when it lasts.
@@ -38,16 +50,16 @@ type doubtedError struct{ error }
 func (r *run) weigh(s Step, err error) error {
 	id := s.Device.ID
 	if !doubtful(err) {
-		delete(r.doubted, id)
+		delete(r.doubted, string(id))
 		return err
 	}
-	age := r.doubted.age(id)
+	age := r.doubted.age(string(id))
 	shown := slices.ContainsFunc(r.ours, func(d eni.Device) bool { return d.ID == id })
 	switch unknown := errors.Is(err, eni.ErrNotFound) || errors.Is(err, eni.ErrUnauthorized) && !shown; {
 	case unknown && age >= memoryTime:
 		r.remember(s.Device, func(m *memory) { m.removed = true })
 		r.skip(s.Target.Slot)
-		delete(r.doubted, id)
+		delete(r.doubted, string(id))
 		return fmt.Errorf("%s is gone: %w", id, doubtedError{err})
 	case errors.Is(err, eni.ErrNotFound):
 		return err

@@ -86,6 +86,76 @@ func TestAFullWorkerIsNotTakenForTooFull(t *testing.T) {
 	}
 }
 
+// TestOneNoIsNotBelieved: it may be one server's, which knows neither a new role yet nor a new security group.
+func TestOneNoIsNotBelieved(t *testing.T) {
+	for action, tt := range map[string]struct {
+		calls int // of a launch
+		codes []string
+	}{
+		"DescribeInstances":         {1, []string{"AuthFailure", "UnauthorizedOperation"}},
+		"DescribeNetworkInterfaces": {3, []string{"AuthFailure", "UnauthorizedOperation"}}, // the last when all is attached
+		"CreateNetworkInterface":    {2, []string{"AuthFailure", "UnauthorizedOperation", "InvalidGroup.NotFound", "InvalidSubnetID.NotFound"}},
+	} {
+		for _, code := range tt.codes {
+			for n := range tt.calls {
+				t.Run(fmt.Sprintf("%s/%s at call %d", action, code, n+1), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, twoZones+lags["late"])
+						if err := w.lab.Front.SetFaults([]front.Fault{{Action: action, Nth: n + 1, Count: 1, Kind: front.ErrorBefore, Code: code}}); err != nil {
+							t.Fatal(err)
+						}
+						w.mustLaunch(w.flow(w.twoENIs()), w.instance("m5.2xlarge", "nodes-a"))
+						w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+						if got := w.calls(action, code); got != 1 {
+							t.Errorf("%d answers were %s", got, code)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestANoThatLastsIsBelieved, and what was made before is undone.
+func TestANoThatLastsIsBelieved(t *testing.T) {
+	for _, code := range []string{"UnauthorizedOperation", "InvalidGroup.NotFound"} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones+lags["late"])
+				if err := w.lab.Front.SetFaults([]front.Fault{{Action: "CreateNetworkInterface", Nth: 2, Count: 1000, Kind: front.ErrorBefore, Code: code}}); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				_, err := w.launch(w.flow(w.twoENIs()), w.instance("m5.2xlarge", "nodes-a"))
+				impossible, ok := errors.AsType[*workereni.ImpossibleError](err)
+				if !ok || !strings.Contains(impossible.Reasons[0], code) {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(began); took < 30*time.Second || took > 90*time.Second {
+					t.Errorf("it took %s", took)
+				}
+				w.wantENIs()
+			})
+		})
+	}
+}
+
+// TestOneNoEndsNoTermination: it may be the one to the look for what is to go.
+func TestOneNoEndsNoTermination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		cfg, id := w.config(w.on("n4-a", keeps)), w.instance("m5.2xlarge", "nodes-a")
+		w.mustLaunch(w.flow(cfg), id)
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "DescribeNetworkInterfaces", Nth: 1, Count: 1, Kind: front.ErrorBefore, Code: "AuthFailure"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.flow(cfg).Terminate(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		w.wantENIs()
+	})
+}
+
 // forgetful answers a creation whose token is known as it did the first time, also when what was made then is gone.
 type forgetful struct {
 	workereni.EC2

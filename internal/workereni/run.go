@@ -47,7 +47,7 @@ type run struct {
 	// What this run did, by ENI, in order: EC2 shows it later.
 	done  []eni.ID
 	known map[eni.ID]memory
-	// doubted says since when EC2 refuses to change an ENI for a reason that may only seem so.
+	// doubted says since when EC2 refuses something for a reason that may only seem so.
 	doubted doubts
 	// passedOver are ENIs too many that EC2 does not delete for us.
 	passedOver map[eni.ID]bool
@@ -91,7 +91,7 @@ func (c Config) groups() (ids []eni.GroupID) {
 
 // pass reads EC2, does what is to be done, and returns nil when EC2 itself shows all of it.
 func (r *run) pass(ctx context.Context) (progress bool, err error) {
-	if err := r.read(ctx); err != nil {
+	if err := r.doubted.believe("read", r.read(ctx), eni.ErrUnauthorized); err != nil {
 		return false, err
 	}
 	for {
@@ -164,7 +164,11 @@ func (r *run) do(ctx context.Context, s Step) (err error) {
 	d, w := s.Device, r.worker
 	switch s.Do {
 	case Create:
-		return r.create(ctx, s.Target, w)
+		err = r.doubted.believe("create "+s.Target.Slot.String(), r.create(ctx, s.Target, w), eni.ErrNotFound, eni.ErrUnauthorized)
+		if errors.Is(err, eni.ErrNotFound) { // the subnet or a security group: they were there
+			return &ImpossibleError{Reasons: []string{err.Error()}, Err: err}
+		}
+		return err
 	case SourceDestCheck:
 		if err = r.ec2.SetSourceDestCheck(ctx, d.ID, s.Target.SourceDestCheck); err == nil {
 			r.remember(d, func(m *memory) { m.SourceDestCheck, m.setCheck = s.Target.SourceDestCheck, true })
@@ -233,8 +237,6 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		return r.noRoom([]string{err.Error()}, err)
 	case errors.Is(err, eni.ErrTokenUsed):
 		r.refused[t.Slot] = time.Now()
-	case errors.Is(err, eni.ErrNotFound):
-		return &ImpossibleError{Reasons: []string{err.Error()}, Err: err} // the subnet or a security group: they were there
 	}
 	return err
 }

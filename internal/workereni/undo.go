@@ -62,7 +62,7 @@ type clearing struct {
 // pass removes what can be removed now. Its error says what will go later.
 func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
 	shown, err := c.ec2.DevicesTagged(ctx, c.cfg.identity(c.worker))
-	if err != nil {
+	if err = c.doubted.believe("read", err, eni.ErrUnauthorized); err != nil {
 		return false, err
 	}
 	hidden := map[eni.ID]bool{} // whether what EC2 does not show may be there all the same
@@ -79,7 +79,7 @@ func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
 		}
 		err := c.remove(ctx, d)
 		young, unseen := hidden[d.ID]
-		question := d.ID + "/" + eni.ID(d.Attachment) // a doubt about the attachment is none about the ENI
+		question := string(d.ID) + "/" + string(d.Attachment) // a doubt about the attachment is none about the ENI
 		if !doubtful(err) {
 			delete(c.doubted, question)
 		}
