@@ -55,12 +55,13 @@ type run struct {
 	// than ours.
 	spent
 	refused map[Slot]time.Time
+	unknown map[Slot]time.Time // when a creation's reply was lost
 }
 
 func newRun(f *Flow, q Request, used spent) *run {
 	return &run{
 		Flow: f, q: q, held: map[eni.SubnetID]Held{}, reservations: map[eni.SubnetID][]eni.Reservation{}, avoid: map[netip.Addr]bool{}, picked: map[netip.Addr]bool{}, lost: map[Slot]int{},
-		known: map[eni.ID]memory{}, doubted: doubts{}, passedOver: map[eni.ID]bool{}, spent: used, refused: map[Slot]time.Time{},
+		known: map[eni.ID]memory{}, doubted: doubts{}, passedOver: map[eni.ID]bool{}, spent: used, refused: map[Slot]time.Time{}, unknown: map[Slot]time.Time{},
 	}
 }
 
@@ -220,6 +221,7 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		return fmt.Errorf("%w: %s is gone", errLater, d.ID)
 	case err == nil:
 		delete(r.refused, t.Slot)
+		delete(r.unknown, t.Slot)
 		r.fullSince = time.Time{}
 		for _, a := range append(n.Secondary, d.Interface.Primary) {
 			r.picked[a] = true
@@ -237,6 +239,8 @@ func (r *run) create(ctx context.Context, t Target, w eni.Worker) error {
 		return r.noRoom([]string{err.Error()}, err)
 	case errors.Is(err, eni.ErrTokenUsed):
 		r.refused[t.Slot] = time.Now()
+	case errors.Is(err, eni.ErrOutcomeUnknown):
+		r.unknown[t.Slot] = time.Now()
 	}
 	return err
 }

@@ -15,7 +15,7 @@ import (
 // that EC2 does not delete with the instance. The others serve what still runs there until EC2 deletes them. It retries until ctx
 // ends, and then the error matches [ErrUnfinished].
 func (f *Flow) Terminate(ctx context.Context, worker eni.InstanceID) error {
-	err := f.clear(ctx, worker, func(d eni.Device) bool { return !d.Attached() || !d.DeleteOnTermination }, nil)
+	err := f.clear(ctx, worker, func(d eni.Device) bool { return !d.Attached() || !d.DeleteOnTermination }, unseen{})
 	if err != nil {
 		return fmt.Errorf("take the ENIs of %s: %w", worker, err)
 	}
@@ -77,7 +77,7 @@ func (f *Flow) Sweep(ctx context.Context, age time.Duration) ([]Orphan, error) {
 func (f *Flow) free(ctx context.Context, o eni.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
-	return f.clear(ctx, eni.InstanceID(o.Tags[TagInstance]), func(d eni.Device) bool { return d.ID == o.ID && !d.Attached() }, nil)
+	return f.clear(ctx, eni.InstanceID(o.Tags[TagInstance]), func(d eni.Device) bool { return d.ID == o.ID && !d.Attached() }, unseen{})
 }
 
 func unique(ids []eni.InstanceID) (out []eni.InstanceID) {

@@ -22,7 +22,7 @@ func (r *run) undo(ctx context.Context) error {
 		}
 	}
 	goes := func(d eni.Device) bool { return !d.Attached() || r.known[d.ID].created || r.known[d.ID].attached }
-	if err := r.clear(ctx, r.q.Instance, goes, r.made()); err != nil {
+	if err := r.clear(ctx, r.q.Instance, goes, unseen{r.made(), r.unknown}); err != nil {
 		return fmt.Errorf("undo: %v", err) // not %w: why undoing failed is not why the launch did
 	}
 	return nil
@@ -38,10 +38,16 @@ func (r *run) made() (made []memory) {
 	return made
 }
 
+// unseen is what EC2 may not show yet of what a run did.
+type unseen struct {
+	made    []memory
+	unknown map[Slot]time.Time // creations that may have made an ENI
+}
+
 // clear detaches and deletes those of the worker's ENIs that are to go, the newest first, until none of them is left but those that
-// EC2 refuses to let go. made are some that EC2 may not show yet.
-func (f *Flow) clear(ctx context.Context, worker eni.InstanceID, goes func(eni.Device) bool, made []memory) error {
-	c := clearing{Flow: f, worker: worker, goes: goes, made: made, gone: map[eni.ID]bool{}, refused: map[eni.ID]error{}, doubted: doubts{}}
+// EC2 refuses to let go.
+func (f *Flow) clear(ctx context.Context, worker eni.InstanceID, goes func(eni.Device) bool, u unseen) error {
+	c := clearing{Flow: f, worker: worker, goes: goes, unseen: u, gone: map[eni.ID]bool{}, refused: map[eni.ID]error{}, doubted: doubts{}}
 	if err := f.persist(ctx, func() (progress bool, err error) { return c.pass(ctx) }); err != nil {
 		return err
 	}
@@ -51,9 +57,9 @@ func (f *Flow) clear(ctx context.Context, worker eni.InstanceID, goes func(eni.D
 // clearing is one call of [Flow.clear].
 type clearing struct {
 	*Flow
-	worker  eni.InstanceID
-	goes    func(eni.Device) bool
-	made    []memory
+	worker eni.InstanceID
+	goes   func(eni.Device) bool
+	unseen
 	gone    map[eni.ID]bool
 	refused map[eni.ID]error // for good
 	doubted doubts
@@ -73,24 +79,35 @@ func (c *clearing) pass(ctx context.Context) (progress bool, err error) {
 		}
 	}
 	var left []error
+	for slot, at := range c.unknown {
+		if slices.ContainsFunc(shown, func(d eni.Device) bool { return d.Tags[TagSlot] == slot.String() }) {
+			delete(c.unknown, slot)
+		} else if time.Since(at) < settleTime {
+			left = append(left, fmt.Errorf("%w: whether an ENI was made for card %d index %d", errLater, slot.Card, slot.Index))
+		}
+	}
 	for _, d := range slices.Backward(shown) {
 		if c.gone[d.ID] || c.refused[d.ID] != nil || !c.goes(d) {
 			continue
 		}
 		err := c.remove(ctx, d)
-		young, unseen := hidden[d.ID]
+		young, hides := hidden[d.ID]
 		question := string(d.ID) + "/" + string(d.Attachment) // a doubt about the attachment is none about the ENI
-		if !doubtful(err) {
-			delete(c.doubted, question)
-		}
-		unknown := errors.Is(err, eni.ErrNotFound) || unseen && errors.Is(err, eni.ErrUnauthorized)
+		lasts := !young
 		switch {
-		case err == nil || unknown && !young:
+		case !doubtful(err):
+			delete(c.doubted, question)
+		case !hides: // one server may not know yet what another one shows
+			lasts = c.doubted.age(question) >= settleTime
+		}
+		unknown := errors.Is(err, eni.ErrNotFound) || hides && errors.Is(err, eni.ErrUnauthorized)
+		switch {
+		case err == nil || unknown && lasts:
 			c.gone[d.ID], progress = true, true
 			c.log.Info("ENI deleted", "eni", d.ID, "instance", c.worker)
 		case unknown: // to believe that it is gone would leave it behind
 			left = append(left, fmt.Errorf("%w: %w", errLater, doubtedError{err}))
-		case doubtful(err) && c.doubted.age(question) < settleTime:
+		case doubtful(err) && !lasts:
 			left = append(left, doubtedError{err})
 		case permanent(err):
 			c.refused[d.ID], progress = err, true
