@@ -30,7 +30,8 @@ const (
 // What may pass (throttling, lost replies, an instance that is not known yet) is retried until ctx ends: then the error matches
 // [ErrUnfinished] and what was made stays for the next call to go on from. With [ErrImpossible] and [ErrGone] it is undone: the ENIs
 // of this call in reverse order, and those for this worker that an earlier one left unattached. Attached ones of earlier calls are
-// left alone, for the worker may be healthy and the call a repetition under another configuration.
+// left alone, for the worker may be healthy and the call a repetition under another configuration. Nor is anything undone when another
+// call has put all ENIs in place, whatever was in the way of this one.
 func (f *Flow) Launch(ctx context.Context, q Request) ([]eni.Device, error) {
 	return f.launch(ctx, q, spent{})
 }
@@ -46,6 +47,9 @@ func (f *Flow) launch(ctx context.Context, q Request, used spent) ([]eni.Device,
 		return nil, fmt.Errorf("give %s its ENIs: %w", q.Instance, err)
 	case !errors.Is(err, ErrGone) && !errors.Is(err, ErrImpossible):
 		err = &ImpossibleError{Reasons: []string{err.Error()}, Err: err}
+	}
+	if errors.Is(err, ErrImpossible) && len(r.done) > 0 && r.inPlace(ctx) {
+		return r.result, nil
 	}
 	f.log.Warn("undoing what was made for a worker", "instance", q.Instance, "error", err)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)

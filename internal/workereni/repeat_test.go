@@ -4,7 +4,9 @@
 package workereni_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -55,6 +57,51 @@ func TestALaunchAfterAnUndoneOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lateRefusal refuses the first creation in a subnet for good, after a while: the quota was used up at that moment.
+type lateRefusal struct {
+	workereni.EC2
+	subnet eni.SubnetID
+	after  time.Duration
+	given  bool
+}
+
+func (l *lateRefusal) Create(ctx context.Context, n eni.NewDevice) (eni.Device, error) {
+	if n.Subnet == l.subnet && !l.given {
+		l.given = true
+		time.Sleep(l.after)
+		return eni.Device{}, fmt.Errorf("create: %w", eni.ErrRefused)
+	}
+	return l.EC2.Create(ctx, n)
+}
+
+// TestWhatAnotherRunVouchesForStays: of two runs at once one is refused for good, and the other one is not and was the first to say so.
+func TestWhatAnotherRunVouchesForStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones+"ec2: {latency: 80ms}\n")
+		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+		refused := &lateRefusal{EC2: w.client(), subnet: eni.SubnetID(w.lab.Subnets["n6-a"]), after: 5 * time.Second}
+		var runs sync.WaitGroup
+		var inPlace time.Time
+		runs.Go(func() {
+			if _, err := w.launch(workereni.New(cfg, refused, w.log), id); err != nil {
+				t.Error(err)
+			}
+			if inPlace.IsZero() || !refused.given {
+				t.Error("the other run was not there before")
+			}
+		})
+		runs.Go(func() {
+			time.Sleep(300 * time.Millisecond)
+			if _, err := w.launch(w.flow(cfg), id); err != nil {
+				t.Error(err)
+			}
+			inPlace = time.Now()
+		})
+		runs.Wait()
+		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+	})
 }
 
 // TestTwoENIsForOneSlot: what runs that knew nothing of one another could leave comes down to one.

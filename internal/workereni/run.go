@@ -160,6 +160,14 @@ func (r *run) confirm() error {
 	return nil
 }
 
+// inPlace looks once more, at nothing but what EC2 shows. Another run may have been let through where this one was refused, and whoever
+// called it has said that the worker has its ENIs.
+func (r *run) inPlace(ctx context.Context) bool {
+	r.forget(true)
+	r.acted = false
+	return r.read(ctx) == nil && r.confirm() == nil
+}
+
 // do makes one call.
 func (r *run) do(ctx context.Context, s Step) (err error) {
 	d, w := s.Device, r.worker
