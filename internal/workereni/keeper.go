@@ -106,7 +106,8 @@ func (k *Keeper) place(ctx context.Context) bool {
 func (k *Keeper) try(ctx context.Context) ([]eni.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
-	return k.flow.launch(ctx, Request{Instance: k.worker}, k.used)
+	never := func(*ImpossibleError) bool { return false } // the worker is a node already
+	return k.flow.launch(ctx, Request{Instance: k.worker, GiveUp: never}, k.used)
 }
 
 func (k *Keeper) tell(enis []eni.Device, err error) {

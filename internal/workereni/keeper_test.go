@@ -303,3 +303,27 @@ func TestAKeeperHopesForAPermission(t *testing.T) {
 		})
 	}
 }
+
+// TestAKeeperTakesNothingFromUnderPods: one ENI is in place and serves, while the other one is refused for longer than a doubt lasts.
+func TestAKeeperTakesNothingFromUnderPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, tagged)
+		w.refuse("AttachNetworkInterface", 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		k := workereni.NewKeeper(w.flow(w.byTags("n4", "n6")), w.instance("m5.2xlarge", "nodes-a"))
+		go k.Run(ctx)
+		time.Sleep(time.Hour)
+		if n := w.calls("DetachNetworkInterface", ""); n > 0 || k.Problem() == "" {
+			t.Errorf("%d were detached, problem %q", n, k.Problem())
+		}
+		w.wantENIs("0:3 n4-a at 0:3 dies")
+		if err := w.lab.Front.SetFaults(nil); err != nil {
+			t.Fatal(err)
+		}
+		<-k.Placed()
+		w.wantENIs("0:2 n6-a at 0:2 dies", "0:3 n4-a at 0:3 dies")
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -48,8 +48,11 @@ func (f *Flow) launch(ctx context.Context, q Request, used spent) ([]eni.Device,
 	case !errors.Is(err, ErrGone) && !errors.Is(err, ErrImpossible):
 		err = &ImpossibleError{Reasons: []string{err.Error()}, Err: err}
 	}
-	if errors.Is(err, ErrImpossible) && len(r.done) > 0 && r.inPlace(ctx) {
-		return r.result, nil
+	if impossible, ok := errors.AsType[*ImpossibleError](err); ok {
+		if len(r.done) > 0 && r.inPlace(ctx) {
+			return r.result, nil
+		}
+		r.inService = q.GiveUp != nil && !q.GiveUp(impossible)
 	}
 	f.log.Warn("undoing what was made for a worker", "instance", q.Instance, "error", err)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)

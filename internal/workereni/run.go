@@ -20,6 +20,8 @@ type run struct {
 	*Flow
 	q      Request
 	result []eni.Device
+	// inService is a worker that is not given up: see [Request].
+	inService bool
 
 	worker eni.Worker   // its ID is empty until it is read
 	absent time.Time    // since when EC2 does not know it; zero when it does

@@ -14,14 +14,17 @@ import (
 	"github.com/multus-vpc/multus-vpc/internal/eni"
 )
 
-// undo takes away what this run made, the newest first, and what earlier ones left unattached.
+// undo takes away what this run made, the newest first, and what earlier ones left unattached. Pods may be on what is attached to a worker
+// in service.
 func (r *run) undo(ctx context.Context) error {
 	for _, m := range r.made() {
 		if slot, ok := slotTagged(m.Device); ok {
 			r.spent[slot]++
 		}
 	}
-	goes := func(d eni.Device) bool { return !d.Attached() || r.known[d.ID].created || r.known[d.ID].attached }
+	goes := func(d eni.Device) bool {
+		return !d.Attached() || !r.inService && (r.known[d.ID].created || r.known[d.ID].attached)
+	}
 	if err := r.clear(ctx, r.q.Instance, goes, unseen{r.made(), r.unknown}); err != nil {
 		return fmt.Errorf("undo: %v", err) // not %w: why undoing failed is not why the launch did
 	}

@@ -86,3 +86,33 @@ func TestWhatALostReplyMadeIsUndone(t *testing.T) {
 		w.wantENIs()
 	})
 }
+
+// TestAWorkerIsGivenUpFirst, and what is attached to one that is not stays.
+func TestAWorkerIsGivenUpFirst(t *testing.T) {
+	for _, tt := range []struct {
+		givenUp bool
+		left    []string
+	}{{true, nil}, {false, []string{"0:1 n4-a at 0:1 dies"}}} {
+		t.Run(fmt.Sprintf("given up %t", tt.givenUp), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones)
+				w.refuse("AttachNetworkInterface", 2)
+				asked := 0
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Second)
+				defer cancel()
+				_, err := w.flow(w.twoENIs()).Launch(ctx, workereni.Request{Instance: w.instance("m5.2xlarge", "nodes-a"), GiveUp: func(e *workereni.ImpossibleError) bool {
+					asked++
+					w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a unattached")
+					if len(e.Reasons) == 0 {
+						t.Error("for no reason")
+					}
+					return tt.givenUp
+				}})
+				if !errors.Is(err, workereni.ErrImpossible) || asked != 1 {
+					t.Errorf("asked %d times: %v", asked, err)
+				}
+				w.wantENIs(tt.left...)
+			})
+		})
+	}
+}

@@ -50,7 +50,7 @@ type EC2 interface {
 
 var (
 	// ErrImpossible is a worker that cannot get its ENIs however often it is tried: an [*ImpossibleError] says why. What was made
-	// for it is undone.
+	// for it is undone, as far as the worker is given up: see [Request].
 	ErrImpossible = errors.New("worker cannot get its ENIs")
 	// ErrGone is an instance that ends, or has ended. What was made for it and is not attached is undone.
 	ErrGone = errors.New("instance is gone")
@@ -94,6 +94,9 @@ type Request struct {
 	// Group is the Auto Scaling group, as the tag of its instances has it. Where addresses are counted from the start of a subnet,
 	// the workers of a group that start together each take another; without it, they try the same first.
 	Group string
+	// GiveUp, when set, is called once before Launch undoes what it made and returns [ErrImpossible]. It tells whoever waits for the
+	// worker, and reports whether the worker is given up by that. One that is not may be in service: what is attached to it stays.
+	GiveUp func(*ImpossibleError) bool
 }
 
 // tagAutoScalingGroup is the tag that Auto Scaling sets on its instances.
