@@ -27,34 +27,40 @@ const (
 // answer tells Auto Scaling, until it took it or the invocation ends, and logs what came of it. That nobody waits is no error: an
 // earlier handling of the event has answered, or the hook's time is over.
 func (a action) answer(ctx context.Context, r lifecycle.Result, more ...any) error {
+	_, err := a.decide(ctx, r, more...)
+	return err
+}
+
+// decide is answer, and reports whether Auto Scaling took it: then nobody else has decided otherwise.
+func (a action) decide(ctx context.Context, r lifecycle.Result, more ...any) (taken bool, err error) {
 	log, level := a.log.With(more...), slog.LevelInfo
 	if r == lifecycle.Abandon {
 		level = slog.LevelError
 	}
 	if a.hooks == nil {
 		log.Log(ctx, level, "lifecycle action is answered by others", "result", r)
-		return nil
+		return false, nil
 	}
 	ctx, cancel := shorter(ctx, margin)
 	defer cancel()
 	perhaps := false // an earlier try was taken, and its reply lost
 	for tries := 0; ; tries++ {
-		err := a.hooks.Complete(ctx, a.Action, r)
+		err = a.hooks.Complete(ctx, a.Action, r)
 		switch {
 		case err == nil, errors.Is(err, lifecycle.ErrNotWaiting) && perhaps:
 			log.Log(ctx, level, "lifecycle action answered", "result", r)
-			return nil
+			return true, nil
 		case errors.Is(err, lifecycle.ErrNotWaiting):
 			log.Info("lifecycle action waits no longer", "result", resultNone, "wanted", r)
-			return nil
+			return false, nil
 		case errors.Is(err, lifecycle.ErrRefused):
-			return fmt.Errorf("%s of %s: %w", r, a.Instance, err)
+			return false, fmt.Errorf("%s of %s: %w", r, a.Instance, err)
 		}
 		perhaps = perhaps || !errors.Is(err, lifecycle.ErrNotTaken)
 		delay := answerBase/10 + rand.N(min(answerCap, answerBase<<min(tries, 10)))
 		log.Info("answer to be repeated", "error", err, "after", delay)
 		if pause(ctx, delay) != nil {
-			return fmt.Errorf("%s of %s: %w", r, a.Instance, err)
+			return false, fmt.Errorf("%s of %s: %w", r, a.Instance, err)
 		}
 	}
 }

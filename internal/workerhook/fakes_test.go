@@ -38,14 +38,15 @@ type stage struct {
 	beatErrs  []error // of Heartbeat, likewise
 	returnErr error
 
-	mu     sync.Mutex
-	open   bool               // somebody waits for an answer
-	lapse  time.Duration      // after which nobody does, heartbeats or not
-	beats  []time.Duration    // since the beginning, those that were taken
-	tried  int                // heartbeats
-	answer []lifecycle.Result // that were taken
-	steps  []string
-	log    bytes.Buffer
+	mu      sync.Mutex
+	open    bool               // somebody waits for an answer
+	lapse   time.Duration      // after which nobody does, heartbeats or not
+	beats   []time.Duration    // since the beginning, those that were taken
+	tried   int                // heartbeats
+	givenUp bool               // a worker that cannot launch
+	answer  []lifecycle.Result // that were taken
+	steps   []string
+	log     bytes.Buffer
 }
 
 func newStage(t *testing.T) *stage {
@@ -66,7 +67,12 @@ func (s *stage) step(name string) {
 
 func (s *stage) Launch(ctx context.Context, q workereni.Request) ([]eni.Device, error) {
 	s.work("launch " + string(q.Instance) + " of " + q.Group)
-	return s.launch(ctx)
+	devices, err := s.launch(ctx)
+	if impossible, ok := errors.AsType[*workereni.ImpossibleError](err); ok && q.GiveUp != nil {
+		s.givenUp = q.GiveUp(impossible)
+		s.step("undo")
+	}
+	return devices, err
 }
 
 func (s *stage) Terminate(ctx context.Context, worker eni.InstanceID) error {

@@ -43,7 +43,7 @@ func TestHowALaunchIsAnswered(t *testing.T) {
 		met      string
 		change   func(*stage)
 		config   func(*workerhook.Config)
-		answered []lifecycle.Result // that Auto Scaling took
+		answered []lifecycle.Result // that Auto Scaling took; ENIs in place are undone after ABANDON alone
 		logged   string             // the result
 		fails    string             // the error has it; empty for none
 		sooner   time.Duration      // than the end of the invocation: at least so much
@@ -86,6 +86,12 @@ func TestHowALaunchIsAnswered(t *testing.T) {
 				}
 				if !slices.Equal(s.answer, tc.answered) {
 					t.Errorf("answered %q, want %q", s.answer, tc.answered)
+				}
+				if abandoned := slices.Equal(tc.answered, []lifecycle.Result{"ABANDON"}); s.givenUp != abandoned {
+					t.Errorf("given up %t, want %t", s.givenUp, abandoned)
+				}
+				if tc.outcome == "impossible" && !strings.HasPrefix(s.steps[len(s.steps)-1], "undo") {
+					t.Errorf("undone before the answer: %q", s.steps)
 				}
 				d := s.decision()
 				if d.Result != tc.logged {

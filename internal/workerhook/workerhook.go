@@ -78,7 +78,7 @@ const (
 const (
 	// HeartbeatInterval is a fifth of the 300 s that the hooks of the AWS samples and of our templates allow.
 	HeartbeatInterval = 60 * time.Second
-	// answerTime is what is left of the invocation when the work stops: for undoing and for the answer.
+	// answerTime is what is left of the invocation when the work stops: for the answer and for undoing.
 	answerTime = 30 * time.Second
 	// terminateTime is what a drain leaves of the time for work, for the ENIs.
 	terminateTime = 60 * time.Second
