@@ -156,6 +156,28 @@ func TestOneNoEndsNoTermination(t *testing.T) {
 	})
 }
 
+// TestWhatIsNotShownMayBeGone, with the worker: neither what a run remembers nor an old look at the worker keeps it waiting for ever.
+func TestWhatIsNotShownMayBeGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, twoZones)
+		id := w.instance("m5.2xlarge", "nodes-a")
+		// After the attachment, so that the worker is read again and shown with its ENI.
+		if err := w.lab.Front.SetFaults([]front.Fault{{Action: "ModifyNetworkInterfaceAttribute", Nth: 1, Count: 1, Kind: front.ServerError}}); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(15*time.Second, func() {
+			if _, err := w.lab.Cloud.TerminateInstances(time.Now(), []string{string(id)}); err != nil {
+				t.Error(err)
+			}
+		})
+		ec2 := &stale{EC2: w.client(), devices: 20 * time.Second, seen: map[string]seen{}}
+		if _, err := w.launch(workereni.New(w.config(w.on("n4-a")), ec2, w.log), id); !errors.Is(err, workereni.ErrGone) {
+			t.Errorf("got %v", err)
+		}
+		w.wantENIs()
+	})
+}
+
 // forgetful answers a creation whose token is known as it did the first time, also when what was made then is gone.
 type forgetful struct {
 	workereni.EC2

@@ -152,7 +152,7 @@ func (r *run) confirm() error {
 	facts := r.facts()
 	seen, reasons := NewPlan(r.cfg, facts)
 	if len(reasons) > 0 || !seen.Done() {
-		r.forget(false)
+		r.forget(true) // the worker may have ended, and another run have undone what this one did
 		return fmt.Errorf("%w: EC2 does not show yet what was done", errLater)
 	}
 	mine := facts.mine(seen.Targets)
