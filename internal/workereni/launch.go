@@ -49,7 +49,7 @@ func (f *Flow) launch(ctx context.Context, q Request, used spent) ([]eni.Device,
 		err = &ImpossibleError{Reasons: []string{err.Error()}, Err: err}
 	}
 	if impossible, ok := errors.AsType[*ImpossibleError](err); ok {
-		if len(r.done) > 0 && r.inPlace(ctx) {
+		if impossible.Err != nil && r.inPlace(ctx) { // else the last look has shown what is in the way
 			return r.result, nil
 		}
 		r.inService = q.GiveUp != nil && !q.GiveUp(impossible)

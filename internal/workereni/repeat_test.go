@@ -76,32 +76,37 @@ func (l *lateRefusal) Create(ctx context.Context, n eni.NewDevice) (eni.Device, 
 	return l.EC2.Create(ctx, n)
 }
 
-// TestWhatAnotherRunVouchesForStays: of two runs at once one is refused for good, and the other one is not and was the first to say so.
+// TestWhatAnotherRunVouchesForStays: of two runs at once one is refused for good, before or after it has made an ENI; the other one is not
+// and was the first to say so.
 func TestWhatAnotherRunVouchesForStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, twoZones+"ec2: {latency: 80ms}\n")
-		cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
-		refused := &lateRefusal{EC2: w.client(), subnet: eni.SubnetID(w.lab.Subnets["n6-a"]), after: 5 * time.Second}
-		var runs sync.WaitGroup
-		var inPlace time.Time
-		runs.Go(func() {
-			if _, err := w.launch(workereni.New(cfg, refused, w.log), id); err != nil {
-				t.Error(err)
-			}
-			if inPlace.IsZero() || !refused.given {
-				t.Error("the other run was not there before")
-			}
+	for _, subnet := range []string{"n4-a", "n6-a"} {
+		t.Run("refused in "+subnet, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, twoZones+"ec2: {latency: 80ms}\n")
+				cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
+				refused := &lateRefusal{EC2: w.client(), subnet: eni.SubnetID(w.lab.Subnets[subnet]), after: 5 * time.Second}
+				var runs sync.WaitGroup
+				var inPlace time.Time
+				runs.Go(func() {
+					if _, err := w.launch(workereni.New(cfg, refused, w.log), id); err != nil {
+						t.Error(err)
+					}
+					if inPlace.IsZero() || !refused.given {
+						t.Error("the other run was not there before")
+					}
+				})
+				runs.Go(func() {
+					time.Sleep(300 * time.Millisecond)
+					if _, err := w.launch(w.flow(cfg), id); err != nil {
+						t.Error(err)
+					}
+					inPlace = time.Now()
+				})
+				runs.Wait()
+				w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
+			})
 		})
-		runs.Go(func() {
-			time.Sleep(300 * time.Millisecond)
-			if _, err := w.launch(w.flow(cfg), id); err != nil {
-				t.Error(err)
-			}
-			inPlace = time.Now()
-		})
-		runs.Wait()
-		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
-	})
+	}
 }
 
 // TestTwoENIsForOneSlot: what runs that knew nothing of one another could leave comes down to one.
