@@ -53,7 +53,7 @@ func requestSeeds() map[string]bool {
 
 func TestSeedsOfRequests(t *testing.T) {
 	for message, want := range requestSeeds() {
-		if _, err := readRequest(bytes.NewReader([]byte(message))); (err == nil) != want {
+		if _, err := readRequest(bytes.NewReader([]byte(message)), maxRequest); (err == nil) != want {
 			t.Errorf("%s: error %v, want a request: %t", message, err, want)
 		}
 	}
@@ -91,14 +91,14 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		from := &measured{r: bytes.NewReader(message), step: len(message) + 1}
-		req, err := readRequest(from)
-		if from.n > maxRequest {
-			t.Errorf("read %d bytes, more than %d", from.n, maxRequest)
+		req, err := readRequest(from, maxPodRequest)
+		if from.n > maxPodRequest {
+			t.Errorf("read %d bytes, more than %d", from.n, maxPodRequest)
 		}
 		if err != nil {
 			return
 		}
-		again, err := readRequest(bytes.NewReader(encode(req)))
+		again, err := readRequest(bytes.NewReader(encode(req)), maxRequest)
 		if err != nil {
 			t.Fatalf("%s is accepted, and refused when it is written as %s: %v", message, encode(req), err)
 		}

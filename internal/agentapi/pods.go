@@ -79,7 +79,7 @@ type PodServer struct {
 // of their addresses or all, are not, so that their clients turn to the next agent. That the socket cannot be made is logged and tried
 // again: whatever pods do to its directory must not end the agent.
 func (p *PodServer) Serve(ctx context.Context, h PodHandler) {
-	s := &Server{Log: p.Log, pace: guardInterval}
+	s := &Server{Log: p.Log, longest: maxPodRequest, pace: guardInterval}
 	callers := newCrowd(p.PerNamespace)
 	var served sync.WaitGroup
 	defer served.Wait()

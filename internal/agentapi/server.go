@@ -4,6 +4,7 @@
 package agentapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,8 +20,11 @@ import (
 )
 
 const (
-	// maxRequest bounds what a client may send; a real request is below 2 KiB.
-	maxRequest = 64 << 10
+	// maxRequest bounds what a client may send. A request is below 2 KiB, but that of GC lists the attachments of the node, which
+	// libcni does twice: 2.3 MiB on the largest, with 16 interfaces for each of its 737 pods.
+	maxRequest = 4 << 20
+	// maxPodRequest is the bound for pods, which anybody may run.
+	maxPodRequest = 64 << 10
 	// maxTrailing is what may follow a request: white space.
 	maxTrailing = 64
 	// defaultConnections leaves room for every pod of the largest node (737) to have an ADD waiting.
@@ -50,6 +54,7 @@ type Server struct {
 	// Log is told of connections that were not served; nil means nobody.
 	Log *slog.Logger
 
+	longest  int64         // request in bytes; 0: maxRequest
 	pace     time.Duration // of what is logged of refused connections; 0: all of them
 	lastSaid atomic.Int64  // in nanoseconds, when pace is not 0
 }
@@ -156,13 +161,14 @@ func (s *Server) serve(life context.Context, conn net.Conn, h Handler) {
 func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool) {
 	_ = conn.SetReadDeadline(time.Now().Add(peerTimeout))
 	goOn := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
-	req, err := readRequest(conn)
+	longest := cmp.Or(s.longest, maxRequest)
+	req, err := readRequest(conn, longest)
 	switch own := orDefault(s.Version); {
 	case !goOn() || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded):
 		// Connected ahead of a request that did not come, or not yet: the client then connects again.
 		return req, false
 	case err != nil && (req.Version == 0 || serves(own, req.Version)):
-		s.refuse(conn, CodeDecode, fmt.Errorf("read the request, JSON of at most %d bytes: %w", maxRequest, err))
+		s.refuse(conn, CodeDecode, fmt.Errorf("read the request, JSON of at most %d bytes: %w", longest, err))
 		return req, false
 	case !serves(own, req.Version):
 		e := versionError(req.Version, own)
@@ -173,10 +179,10 @@ func (s *Server) request(ctx context.Context, conn net.Conn) (_ Request, ok bool
 	return req, true
 }
 
-// readRequest reads one JSON value of at most maxRequest bytes. What it accepts has no address that is none. With an error it
+// readRequest reads one JSON value of at most longest bytes. What it accepts has no address that is none. With an error it
 // returns what could be read: the version, by which what else is there is judged.
-func readRequest(r io.Reader) (req Request, err error) {
-	if err = json.NewDecoder(io.LimitReader(r, maxRequest)).Decode(&req); err != nil {
+func readRequest(r io.Reader, longest int64) (req Request, err error) {
+	if err = json.NewDecoder(io.LimitReader(r, longest)).Decode(&req); err != nil {
 		return req, err
 	}
 	return req, req.wellFormed()
