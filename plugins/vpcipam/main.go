@@ -20,7 +20,10 @@ import (
 	"github.com/multus-vpc/multus-vpc/plugins/internal/process"
 )
 
-func main() { os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	process.OutliveReaders()
+	os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
 
 func run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := plugin{getenv: getenv, stdout: stdout, stderr: stderr}

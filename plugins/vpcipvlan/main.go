@@ -31,7 +31,10 @@ import (
 // kernelTimeout is for the work on links, which takes milliseconds and may wait 2 s for an address to come free.
 const kernelTimeout = 10 * time.Second
 
-func main() { os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	process.OutliveReaders()
+	os.Exit(run(os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
 
 func run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx := context.Background() // runtimes that lose patience kill; the DEL that follows removes what is there

@@ -33,6 +33,7 @@ const workerVar = "PLUGINTEST_WORKER"
 func Main(m *testing.M, commands map[string]func()) {
 	commands["fakeagent"] = func() { os.Exit(agentMain(os.Args[1:], os.Stderr)) }
 	commands["fakeipam"] = func() { os.Exit(ipamMain(os.Getenv, os.Stdin, os.Stdout)) }
+	commands["unread"] = func() { os.Exit(unreadMain(os.Args[1:], os.Stdin, os.Stderr)) }
 	_, isCommand := commands[filepath.Base(os.Args[0])]
 	if !isCommand && os.Getenv(workerVar) == "" && os.Getuid() == 0 {
 		os.Exit(asWorker())

@@ -14,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -42,6 +44,10 @@ type Plugin struct {
 	About                       string
 	Add, Del, Check, Status, GC func(Call) error
 }
+
+// OutliveReaders makes a write to standard output or error that nobody reads an error. Without it the write ends the process, and a
+// plugin whose runtime was killed neither undoes its ADD nor leaves word of its DEL.
+func OutliveReaders() { signal.Ignore(syscall.SIGPIPE) }
 
 // Run serves the one call of this process and returns its exit status. Errors are printed as the specification wants
 // them: https://github.com/containernetworking/cni/blob/main/SPEC.md#error
