@@ -100,8 +100,22 @@ type Range struct {
 	From, To netip.Addr
 }
 
-// ParseRange reads "10.10.1.64/28", "10.10.1.64-10.10.1.79" or a single address.
+// ParseRange reads "10.10.1.64/28", "10.10.1.64-10.10.1.79" or a single address. It refuses forms that no address of a pod would lie
+// in: an exclusion would exclude nothing.
 func ParseRange(s string) (Range, error) {
+	r, err := parseRange(s)
+	switch {
+	case err != nil:
+		return Range{}, err
+	case r.From.Is4In6() || r.To.Is4In6():
+		return Range{}, fmt.Errorf("%q is an IPv4 network in IPv6 form; write it as IPv4", s)
+	case r.From.Zone() != "" || r.To.Zone() != "":
+		return Range{}, fmt.Errorf("%q has a zone; write it without", s)
+	}
+	return r, nil
+}
+
+func parseRange(s string) (Range, error) {
 	if from, to, ok := strings.Cut(s, "-"); ok {
 		a, errA := netip.ParseAddr(strings.TrimSpace(from))
 		b, errB := netip.ParseAddr(strings.TrimSpace(to))

@@ -30,7 +30,10 @@ func TestParseRange(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range []string{"", "10.10.1.65/28", "10.10.1.9-10.10.1.1", "10.10.1.1-fd00::1", "ten"} {
+	for _, bad := range []string{
+		"", "10.10.1.65/28", "10.10.1.9-10.10.1.1", "10.10.1.1-fd00::1", "ten",
+		"::ffff:10.10.1.64/124", "::ffff:10.10.1.70-::ffff:10.10.1.72", "::ffff:10.10.1.70", "fe80::1%eth0", "fe80::1%eth0-fe80::2%eth0", // contain no address that a pod has
+	} {
 		if r, err := ParseRange(bad); err == nil {
 			t.Errorf("%q was read as %s", bad, r)
 		}
