@@ -111,9 +111,10 @@ func (c call) child(g grant) link.Child {
 // result adds the interface to what plugins before this one in the chain have made.
 func (c call) result(g grant, made link.Made, prev ipam.Result) ipam.Result {
 	r := prev
-	r.DNS = g.dns
-	if !c.conf.DNS.IsEmpty() {
-		r.DNS = c.conf.DNS
+	for _, dns := range []types.DNS{g.dns, c.conf.DNS} {
+		if !dns.IsEmpty() {
+			r.DNS = dns
+		}
 	}
 	index := len(r.Interfaces)
 	i := ipam.Interface{Name: c.IfName, MAC: made.MAC, MTU: made.MTU, Sandbox: c.Netns}
