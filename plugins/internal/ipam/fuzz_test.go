@@ -29,6 +29,8 @@ func resultSeeds() []resultSeed {
 		{`{"cniVersion":"1.0.0"}`, "1.0.0", 0},
 		{`{"cniVersion":"1.0.0","ips":[{}]}`, "1.0.0", -1},
 		{`{"cniVersion":"1.0.0","ips":[{"address":"10.10.1.70"}]}`, "1.0.0", -1},
+		{`{"cniVersion":"1.0.0","ips":[{"address":"::ffff:10.10.1.70/120"}]}`, "1.0.0", -1},
+		{`{"cniVersion":"1.0.0","routes":[{"dst":"::ffff:10.0.0.0/104"}]}`, "1.0.0", -1},
 		{`{"cniVersion":"1.0.0","ips":[null]}`, "1.0.0", -1},
 		{`{"cniVersion":"1.0.0","interfaces":[null]}`, "1.0.0", -1},
 		{`{"cniVersion":"1.0.0","routes":[null]}`, "1.0.0", -1},

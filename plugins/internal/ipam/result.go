@@ -104,8 +104,11 @@ func whole(versioned types.Result) error {
 func prefix(n net.IPNet) (netip.Prefix, error) {
 	a, ok := netip.AddrFromSlice(n.IP)
 	ones, bits := n.Mask.Size()
-	if !ok || bits == 0 {
+	switch {
+	case !ok || bits == 0:
 		return netip.Prefix{}, fmt.Errorf("result has an invalid address %s", n.String())
+	case bits != a.Unmap().BitLen(): // IPv4 in IPv6 form
+		return netip.Prefix{}, fmt.Errorf("result has an invalid address %s/%d", a, ones)
 	}
 	return netip.PrefixFrom(a.Unmap(), ones), nil
 }
