@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -83,6 +84,9 @@ func checkNames(c Call) error {
 		return invalidEnv("", "CNI_IFNAME: interface name is . or ..")
 	case strings.ContainsFunc(c.IfName, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) }):
 		return invalidEnv("", "CNI_IFNAME: interface name contains / or : or whitespace characters")
+	case c.Command == "ADD" && (strings.Contains(c.IfName, "%") || !utf8.ValidString(c.IfName)):
+		// The kernel makes net0 of net%d, and JSON one name of any that are no UTF-8: DEL would miss them.
+		return invalidEnv("", "CNI_IFNAME: interface name contains a percent sign or is no UTF-8")
 	}
 	return nil
 }

@@ -6,7 +6,8 @@
 // (github.com/containernetworking/cni/pkg/skel), with the same codes and words, in half of its time: the configuration is
 // parsed once, and no expression is compiled. Beyond that frame it does three things that the specification asks for:
 // errors have the cniVersion in use and name the variable that is wrong, and VERSION answers in the version of the
-// question. Results are printed by the plugins; what a call does belongs to them.
+// question. And it refuses to ADD interfaces whose names would not stay as they are. Results are printed by the plugins;
+// what a call does belongs to them.
 package process
 
 import (

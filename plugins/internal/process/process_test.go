@@ -195,6 +195,26 @@ func TestCallsAreTakenAndRefusedAsBySkel(t *testing.T) {
 	}
 }
 
+// TestNamesThatWouldNotLastAreRefused: the kernel makes net0 of net%d, which DEL would not find, and two names that are no UTF-8 would be
+// one in the agent's JSON. A DEL goes on: an ADD of before may have made something.
+func TestNamesThatWouldNotLastAreRefused(t *testing.T) {
+	const conf = `{"cniVersion": "1.1.0", "name": "n6", "type": "x"}`
+	env := map[string]string{"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/none", "CNI_PATH": "/x"}
+	for _, name := range []string{"net%d", "%", "net\xff"} {
+		env["CNI_IFNAME"] = name
+		for command, refused := range map[string]bool{"ADD": true, "DEL": false} {
+			env["CNI_COMMAND"] = command
+			o := byUs(conf, env)
+			if got := strings.Contains(o.Stdout, "CNI_IFNAME: interface name contains a percent sign or is no UTF-8"); got != refused {
+				t.Errorf("%s of %q: %+v, want refused: %t", command, name, o, refused)
+			}
+			if refused && !strings.Contains(o.Stdout, `"code": 4`) {
+				t.Errorf("%s of %q: %s, want code 4", command, name, o.Stdout)
+			}
+		}
+	}
+}
+
 // What skel words by encoding/json is worded for the person who wrote the configuration; the codes are the same.
 func TestUnreadableConfigurationHasTheCodeOfSkel(t *testing.T) {
 	env := map[string]string{
