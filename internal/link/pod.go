@@ -48,8 +48,8 @@ func (p *pod) leave() {
 	_ = p.ns.Close() // a file that was only read
 }
 
-// configure gives the interface its addresses, sets it up, and adds routes and rules. What is left behind by a failure
-// is removed with the interface by [pod.remove].
+// configure gives the interface its addresses, sets it up, and adds routes and rules. It returns the routes that it added. What is
+// left behind by a failure is removed with the interface by [pod.remove].
 func (p *pod) configure(ctx context.Context, c Child, index int) ([]route, error) {
 	seen, err := p.look(index)
 	if err != nil {
@@ -68,19 +68,25 @@ func (p *pod) configure(ctx context.Context, c Child, index int) ([]route, error
 	if err := p.h.LinkSetUp(l); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", c.IfName, err)
 	}
+	var added []route
 	for _, r := range want.routes {
+		err := p.h.RouteAdd(r.netlink())
 		// What the main table and the first interface's have already stays: the one is not ours, the other may be left of an
 		// Add that was killed.
-		if err := p.h.RouteAdd(r.netlink()); err != nil && !(errors.Is(err, unix.EEXIST) && r.table != tableBase+index) {
+		if errors.Is(err, unix.EEXIST) && r.table != tableBase+index {
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("add route %s: %w", r, err)
 		}
+		added = append(added, r)
 	}
 	for _, r := range want.rules {
 		if err := p.h.RuleAdd(r.netlink()); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("add rule %s: %w", r, err)
 		}
 	}
-	return want.routes, nil
+	return added, nil
 }
 
 // look reads what the plan depends on.

@@ -172,6 +172,32 @@ func TestConfigureAndRemove(t *testing.T) {
 	}
 }
 
+// TestRouteOfAnotherInterfaceIsNotReported: of a destination the main table keeps its first route, and the result, by which CHECK goes,
+// has no other.
+func TestRouteOfAnotherInterfaceIsNotReported(t *testing.T) {
+	path := newNetns(t)
+	p := enterTest(t, path)
+	for i, want := range [][]netconf.Route{{to("10.20.0.0/16", "10.10.0.1")}, nil} {
+		name, subnet := fmt.Sprintf("net%d", i+1), fmt.Sprintf("10.10.%d.", i)
+		l := vethIn(t, p, name)
+		c := Child{
+			Key: keyOf("c1", name), Netns: path,
+			Addresses: []Address{addr(subnet+"70/24", subnet+"1")}, Routes: []netconf.Route{to("10.20.0.0/16", subnet+"1")},
+		}
+		routes, err := p.configure(t.Context(), c, l.Attrs().Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Routes = shown(routes, l.Attrs().Index)
+		if !slices.Equal(c.Routes, want) {
+			t.Errorf("%s has %v, want %v", name, c.Routes, want)
+		}
+		if err := p.checkRoutes(c, l); err != nil {
+			t.Errorf("check of %s: %v", name, err)
+		}
+	}
+}
+
 // rulesAndRoutes are those of the namespace that somebody made. The kernel adds link-local and multicast ones when it has
 // seen the carrier and looked for duplicates.
 func rulesAndRoutes(t *testing.T, path string) string {
