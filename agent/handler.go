@@ -49,7 +49,10 @@ func (h handler) answer(ctx context.Context, req agentapi.Request) agentapi.Resp
 	case agentapi.MethodDel:
 		return failed(h.node.Del(req.Attachment.Key))
 	case agentapi.MethodCheck:
-		return failed(h.node.Check(req.Attachment.Key, req.Addresses))
+		if err := h.node.Check(req.Attachment.Key, req.Addresses); err != nil {
+			return failed(err)
+		}
+		return placed(h.node.Place(req.Attachment.Key))
 	case agentapi.MethodGC:
 		return failed(h.node.GC(req.Network, req.Valid))
 	case agentapi.MethodReady:
@@ -67,6 +70,14 @@ func allocated(got pool.Allocation, err error) agentapi.Response {
 		return failed(err)
 	}
 	return agentapi.Response{Add: reply(got), Receipt: got}
+}
+
+// placed is what CHECK compares the interface with: nothing while the ENI is not known, as until the agent has read it.
+func placed(at pool.Allocation, known bool) agentapi.Response {
+	if !known {
+		return agentapi.Response{}
+	}
+	return agentapi.Response{Add: reply(at)}
 }
 
 // readiness words the answer to STATUS in its own codes.

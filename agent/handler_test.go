@@ -15,6 +15,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/multus-vpc/multus-vpc/internal/agentapi"
 	"github.com/multus-vpc/multus-vpc/internal/attachment"
@@ -274,8 +276,12 @@ func TestHandlerServesAnAttachment(t *testing.T) {
 	if status.AgentVersion != "v0.0.0-test" || len(status.Attachments) != 1 || status.Attachments[0].State != "held" {
 		t.Errorf("status: %+v", status)
 	}
-	if resp := h.Handle(ctx, agentapi.Request{Method: agentapi.MethodCheck, Attachment: attached("a"), Addresses: got.Add.Addresses}); resp.Error != nil {
-		t.Errorf("check: %v", resp.Error)
+	checked := h.Handle(ctx, agentapi.Request{Method: agentapi.MethodCheck, Attachment: attached("a"), Addresses: got.Add.Addresses})
+	if checked.Error != nil {
+		t.Errorf("check: %v", checked.Error)
+	}
+	if diff := cmp.Diff(got.Add, checked.Add, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Errorf("what the interface is compared with (-add +check):\n%s", diff)
 	}
 
 	// What the client did not read is nobody's, and a repeated answer that it did not read is still somebody's.

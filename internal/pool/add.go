@@ -422,9 +422,15 @@ func (p *iface) refuse() {
 
 // allocation is an answer that gives out a hold. The caller holds n.mu.
 func (n *Node) allocation(h *hold) Allocation {
-	p := n.ifaces[h.eni]
 	h.told++
-	got := Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link, hold: h}
+	got := n.ifaces[h.eni].placed(h)
+	got.hold = h
+	return got
+}
+
+// placed is where a hold is.
+func (p *iface) placed(h *hold) Allocation {
+	got := Allocation{ENI: p.eni, Subnet: p.subnet, Link: p.link}
 	for _, a := range h.addrs {
 		got.Addresses = append(got.Addresses, netip.PrefixFrom(a, p.subnetAround(a).Bits()))
 	}

@@ -189,3 +189,14 @@ func (n *Node) Check(key attachment.Key, want []netip.Prefix) error {
 	}
 	return nil
 }
+
+// Place is where the attachment's addresses are. It is not known of an attachment that holds none, nor of an ENI that has not been read.
+func (n *Node) Place(key attachment.Key) (at Allocation, known bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.holds[key]
+	if h == nil || n.ifaces[h.eni] == nil {
+		return Allocation{}, false
+	}
+	return n.ifaces[h.eni].placed(h), true
+}
