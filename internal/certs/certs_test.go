@@ -256,6 +256,41 @@ func TestADamagedSecretIsMadeAnew(t *testing.T) {
 	})
 }
 
+func TestAKeyThatIsNotTheCertificatesIsMadeAnew(t *testing.T) {
+	other := newState(t, quick(), time.Now())
+	for name, key := range map[string][]byte{"absent": nil, "damaged": []byte("x"), "another": other.Key} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, cfg := &api{}, quick()
+				running, stop := replicas(t, cfg, a, 1)
+				defer stop()
+				time.Sleep(cfg.Interval)
+				a.mu.Lock()
+				a.data[keyKey], a.saved = key, a.saved+1
+				a.mu.Unlock()
+				late, stopLate := replicas(t, cfg, a, 1)
+				defer stopLate()
+				time.Sleep(cfg.Interval)
+				for _, m := range append(running, late...) {
+					if _, err := call(t, m, a.known(0)); err != nil || m.Ready() != nil {
+						t.Error(err, m.Ready())
+					}
+				}
+			})
+		})
+	}
+}
+
+// newState is what a replica makes that finds nothing.
+func newState(t *testing.T, cfg Config, now time.Time) State {
+	t.Helper()
+	s, _, err := cfg.next(now, State{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestAnotherNameIsServedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, cfg := &api{}, quick()

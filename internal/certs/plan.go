@@ -4,6 +4,7 @@
 package certs
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"slices"
 	"time"
@@ -78,14 +79,15 @@ func (c Config) signer(authorities []Authority, now time.Time) int {
 	return 0
 }
 
-// issuer is which authority the webhook's certificate is of, or -1 when it is of none, has expired or has not the right names.
+// issuer is which authority the webhook's certificate is of, or -1 when it is of none, has expired, has not the right names or not
+// the key that it was made for.
 func issuer(s State, hosts []string, now time.Time) int {
-	certificate, err := parse(s.Certificate)
-	if err != nil || len(s.Key) == 0 {
+	pair, err := tls.X509KeyPair(s.Certificate, s.Key)
+	if err != nil {
 		return -1
 	}
 	for _, host := range hosts {
-		if certificate.VerifyHostname(host) != nil {
+		if pair.Leaf.VerifyHostname(host) != nil {
 			return -1
 		}
 	}
@@ -96,7 +98,7 @@ func issuer(s State, hosts []string, now time.Time) int {
 		}
 		pool := x509.NewCertPool()
 		pool.AddCert(root)
-		if _, err := certificate.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now}); err == nil {
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now}); err == nil {
 			return i
 		}
 	}
