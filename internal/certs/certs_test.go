@@ -291,6 +291,59 @@ func newState(t *testing.T, cfg Config, now time.Time) State {
 	return s
 }
 
+func TestAnAuthorityOfAClockThatWasAheadIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cfg := &api{}, quick()
+		ahead := newState(t, cfg, time.Now().Add(5*time.Hour))
+		var err error
+		if a.data, err = ahead.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		a.set(ahead.Bundle())
+		all, stop := replicas(t, cfg, a, 2)
+		defer stop()
+		const settled = 10 * time.Minute
+		time.Sleep(settled)
+		for _, m := range all {
+			if _, err := call(t, m, a.known(0)); err != nil {
+				t.Error(err)
+			}
+		}
+		if a.mu.Lock(); a.saved > 5 {
+			t.Errorf("%d writes: certificates were made over and over", a.saved)
+		}
+		a.mu.Unlock()
+	})
+}
+
+// Clocks that differ by more than certificates are backdated: what one replica makes, the other takes.
+func TestReplicasWithDifferentClocksAgree(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Hosts = []string{host}
+	now := time.Now()
+	for name, other := range map[string]time.Duration{"ahead": 24 * time.Hour, "behind": -24 * time.Hour} {
+		s := newState(t, cfg, now)
+		if other > 0 {
+			s = newState(t, cfg, now.Add(other))
+		}
+		changes := 0
+		for range 10 {
+			for _, clock := range []time.Time{now, now.Add(other)} {
+				next, changed, err := cfg.next(clock, s, s.Bundle())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s = next; changed {
+					changes++
+				}
+			}
+		}
+		if changes > 6 || issuer(s, cfg.Hosts, now) < 0 || issuer(s, cfg.Hosts, now.Add(other)) < 0 {
+			t.Errorf("a clock that is %s: %d changes, and the certificate is of authority %d, for the other clock of %d", name, changes, issuer(s, cfg.Hosts, now), issuer(s, cfg.Hosts, now.Add(other)))
+		}
+	}
+}
+
 func TestAnotherNameIsServedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, cfg := &api{}, quick()

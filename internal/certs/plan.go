@@ -20,7 +20,7 @@ func (c Config) next(now time.Time, s State, published []byte) (_ State, changed
 	if mark(s.Authorities, published, now) {
 		changed = true
 	}
-	if newest := len(s.Authorities) - 1; newest < 0 || remaining(s.Authorities[newest].Certificate, now) < c.AuthorityValidity/3 {
+	if newest := len(s.Authorities) - 1; newest < 0 || !begun(s.Authorities[newest], now) || remaining(s.Authorities[newest].Certificate, now) < c.AuthorityValidity/3 {
 		authority, makeErr := c.newAuthority(now)
 		if makeErr != nil {
 			return State{}, false, makeErr
@@ -64,19 +64,26 @@ func mark(authorities []Authority, published []byte, now time.Time) (changed boo
 }
 
 // signer is the newest authority that every API server has had time to learn of. When there is none, waiting helps nobody: the
-// newest that they trust, or else the oldest, which is published with the others.
+// newest that they trust, or else the oldest, which is published with the others. The newest of all has begun, others may not have.
 func (c Config) signer(authorities []Authority, now time.Time) int {
 	for i, a := range slices.Backward(authorities) {
-		if !a.Trusted.IsZero() && now.Sub(a.Trusted) >= c.Delay {
+		if !a.Trusted.IsZero() && now.Sub(a.Trusted) >= c.Delay && begun(a, now) {
 			return i
 		}
 	}
 	for i, a := range slices.Backward(authorities) {
-		if !a.Trusted.IsZero() {
+		if !a.Trusted.IsZero() && begun(a, now) {
 			return i
 		}
 	}
-	return 0
+	return max(slices.IndexFunc(authorities, func(a Authority) bool { return begun(a, now) }), 0)
+}
+
+// begun reports whether an authority is valid yet. One that is not was made by a clock that was ahead, and API servers refuse what
+// it signs.
+func begun(a Authority, now time.Time) bool {
+	certificate, err := parse(a.Certificate)
+	return err == nil && !now.Before(certificate.NotBefore)
 }
 
 // issuer is which authority the webhook's certificate is of, or -1 when it is of none, has expired, has not the right names or not
