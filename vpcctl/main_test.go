@@ -111,6 +111,40 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// TestEveryNetworkOfAFileIsReplaced: however its documents are parted, none is left out without a word.
+func TestEveryNetworkOfAFileIsReplaced(t *testing.T) {
+	t.Parallel()
+	const (
+		flow   = `{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "one"}, "spec": {"config": "{\"type\": \"ipvlan\", \"ipam\": {\"type\": \"static\"}}"}}`
+		block  = "kind: NetworkAttachmentDefinition\nmetadata: {name: one}\nspec:\n  config: '{\"type\": \"ipvlan\", \"ipam\": {\"type\": \"static\"}}'\n"
+		quoted = `"kind": NetworkAttachmentDefinition` + "\n" + `"metadata": {"name": "one"}` + "\n" + `"spec": {"config": '{"type": "ipvlan", "ipam": {"type": "static"}}'}` + "\n"
+	)
+	for name, file := range map[string]struct {
+		text string
+		want int
+	}{
+		"YAML":                                     {block + "---\n" + block + "--- # the last\n" + quoted, 3},
+		"YAML with the line ends of Windows":       {strings.ReplaceAll(block+"---\n"+block, "\n", "\r\n"), 2},
+		"YAML that begins beside the mark":         {"--- " + flow + "\n--- " + flow, 2},
+		"JSON and a comment":                       {flow + " # mine\n", 1},
+		"JSON, one after the other":                {flow + "\n" + flow + flow + "\n", 3},
+		"JSON, of which the second is cut":         {flow + "\n" + flow[:len(flow)-9], -1},
+		"JSON, of which the third is of no object": {flow + flow + "x", -1},
+	} {
+		var out, errs strings.Builder
+		code := run(t.Context(), []string{"migrate-nad", "-"}, func(string) string { return "" }, strings.NewReader(file.text), &out, &errs, false)
+		if file.want < 0 {
+			if code != exitFailure || !strings.Contains(errs.String(), "read document 1 of -: ") {
+				t.Errorf("%s: status %d: %s", name, code, &errs)
+			}
+			continue
+		}
+		if got := strings.Count(out.String(), "kind: "); code != exitOK || got != file.want {
+			t.Errorf("%s: status %d and %d networks, want %d: %s", name, code, got, file.want, &errs)
+		}
+	}
+}
+
 // TestAdjoiningAddressesShareALine: of one ENI, one verdict and one reason.
 func TestAdjoiningAddressesShareALine(t *testing.T) {
 	t.Parallel()

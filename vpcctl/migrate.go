@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -96,8 +97,8 @@ func (d *door) migrate(file string, o migrateOptions) error {
 	return nil
 }
 
-// separator stands between the documents of a YAML stream.
-var separator = regexp.MustCompile(`(?m)^---(?:[ \t].*)?$`)
+// separator stands between the documents of a YAML stream. What follows it on its line is of the next one.
+var separator = regexp.MustCompile(`(?m)^---(?:[ \t\r]|$)`)
 
 // documents reads the documents of a file as JSON.
 func (d *door) documents(file string) (documents []json.RawMessage, err error) {
@@ -111,13 +112,36 @@ func (d *door) documents(file string) (documents []json.RawMessage, err error) {
 		return nil, fmt.Errorf("read the networks: %w", err)
 	}
 	for i, text := range separator.Split(string(content), -1) {
-		doc, err := yaml.YAMLToJSON([]byte(text))
+		some, err := objects(text)
 		if err != nil {
 			return nil, fmt.Errorf("read document %d of %s: %w", i+1, file, err)
 		}
-		documents = append(documents, doc)
+		documents = append(documents, some...)
 	}
 	return documents, nil
+}
+
+// objects reads one document, or several of JSON one after the other, as -o json prints them: YAML would know the first alone.
+func objects(text string) (all []json.RawMessage, err error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	for len(all) > 1 || strings.HasPrefix(strings.TrimSpace(text[d.InputOffset():]), "{") {
+		var one json.RawMessage
+		switch err = d.Decode(&one); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil && len(all) > 0:
+			return nil, err
+		case err != nil: // YAML has braces, too
+			return document(text)
+		}
+		all = append(all, one)
+	}
+	return document(text)
+}
+
+func document(text string) ([]json.RawMessage, error) {
+	doc, err := yaml.YAMLToJSON([]byte(text))
+	return []json.RawMessage{doc}, err
 }
 
 // printObject prints one document of the output.
