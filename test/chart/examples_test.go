@@ -153,6 +153,26 @@ func TestOnlyWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+// TestAReplicaMayBeEvicted: the injector's budget holds no worker up that is drained, as long as the other replicas serve.
+func TestAReplicaMayBeEvicted(t *testing.T) {
+	t.Parallel()
+	h := newHelm(t)
+	for _, replicas := range []float64{1, 2, 5} {
+		all := h.render("--set=image.repository=a,injector.enabled=true", fmt.Sprintf("--set=injector.replicas=%v", replicas))
+		spec := at(t, all["PodDisruptionBudget multus-vpc-injector"], "spec").(object)
+		allowed, limited := spec["maxUnavailable"].(float64)
+		if least, ok := spec["minAvailable"].(float64); ok {
+			allowed, limited = replicas-least, true
+		}
+		if got := at(t, all["Deployment multus-vpc-injector"], "spec", "replicas"); got != replicas || allowed != 1 || !limited {
+			t.Errorf("of %v replicas, %v may be evicted at a time, want 1 of %v", got, allowed, replicas)
+		}
+		if spec["unhealthyPodEvictionPolicy"] != "AlwaysAllow" {
+			t.Errorf("replicas that serve nobody may not be evicted: %v", spec)
+		}
+	}
+}
+
 // TestVariants: each node that its labels tell has one agent, with the file for it.
 func TestVariants(t *testing.T) {
 	t.Parallel()
