@@ -49,6 +49,31 @@ func TestFlagsComeBeforeTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestVariablesOneToALine(t *testing.T) {
+	for text, want := range map[string][]corev1.EnvVar{
+		"GODEBUG=http2client=0,netdns=go\n":       {{Name: "GODEBUG", Value: "http2client=0,netdns=go"}},
+		"\n A=1,2 \nhttp_proxy=http://p:1/?a=b\n": {{Name: "A", Value: "1,2"}, {Name: "http_proxy", Value: "http://p:1/?a=b"}},
+	} {
+		o, err := parsed(t, nil, "--image=a", "--env="+text)
+		if diff := cmp.Diff(want, o.inject.Env); diff != "" || err != nil {
+			t.Errorf("%q: %v\n%s", text, err, diff)
+		}
+	}
+}
+
+func TestNoPodGetsAVariableThatTheAPIRefuses(t *testing.T) {
+	for text, says := range map[string]string{
+		"AWS REGION=us-west-2": `--env: "AWS REGION" is no name of a variable: a valid environment variable name must`,
+		"A=1,2B=3":             `--env: "2B" is no name`,
+		"=x":                   `--env: "" is no name`,
+		"A=1\nx":               `--env: "x" is not of the form NAME=VALUE`,
+	} {
+		if _, err := parsed(t, nil, "--image=a", "--env="+text); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", text, err, says)
+		}
+	}
+}
+
 func TestAllThatIsWrongIsToldAtOnce(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(t.Context(), []string{

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/multus-vpc/multus-vpc/internal/certs"
 	"github.com/multus-vpc/multus-vpc/internal/inject"
@@ -81,7 +82,7 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	pull := r.text("image-pull-policy", "MULTUS_VPC_IMAGE_PULL_POLICY", string(corev1.PullIfNotPresent), "Always, IfNotPresent or Never")
 	via := r.text("via", "MULTUS_VPC_VIA", string(inject.ViaAgent), "how pods reach EC2 that do not say it themselves: agent (its sync socket, a hostPath volume) or ec2 (with the pod's own role)")
 	syncDir := r.text("sync-dir", "MULTUS_VPC_SYNC_DIR", "/run/multus-vpc/sync", "`folder` of the node agent's sync socket, on the node and in the pod")
-	env := r.text("env", "MULTUS_VPC_POD_ENV", "", "`variables` for the containers, as in AWS_REGION=us-west-2,HTTPS_PROXY=…; pods that do not reach the instance metadata need AWS_REGION")
+	env := r.text("env", "MULTUS_VPC_POD_ENV", "", "`variables` for the containers, as in AWS_REGION=us-west-2,HTTPS_PROXY=…, or one to a line; pods that do not reach the instance metadata need AWS_REGION")
 	cpu := r.text("cpu-request", "MULTUS_VPC_CPU_REQUEST", "10m", "CPU that the containers request")
 	cpuLimit := r.text("cpu-limit", "MULTUS_VPC_CPU_LIMIT", "0", "CPU that the containers may use; 0 sets no limit but in pods of the QoS class Guaranteed")
 	memory := r.text("memory-request", "MULTUS_VPC_MEMORY_REQUEST", "32Mi", "memory that the containers request")
@@ -150,17 +151,24 @@ func (r *reader) check(c inject.Config) {
 	}
 }
 
-// variables reads NAME=VALUE,…. What follows a comma and has no name belongs to the value before, as in a NO_PROXY.
+// variables reads NAME=VALUE,…. What follows a comma and has no name belongs to the value before, as in a NO_PROXY. Text of several
+// lines has one variable on each, as the chart writes them: whatever a value has of commas is its own.
 func (r *reader) variables(name, text string) (env []corev1.EnvVar) {
-	for item := range strings.SplitSeq(text, ",") {
+	separator := ","
+	if strings.Contains(text, "\n") {
+		separator = "\n"
+	}
+	for item := range strings.SplitSeq(text, separator) {
 		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
 		key, value, named := strings.Cut(item, "=")
-		switch {
-		case named && key != "":
+		switch wrong := validation.IsEnvVarName(key); {
+		case named && len(wrong) > 0: // the API would refuse every pod
+			r.wrong(name, "%q is no name of a variable: %s", key, wrong[0])
+		case named:
 			env = append(env, corev1.EnvVar{Name: key, Value: value})
-		case !named && len(env) > 0:
+		case separator == "," && len(env) > 0:
 			env[len(env)-1].Value += "," + item
 		default:
 			r.wrong(name, "%q is not of the form NAME=VALUE", item)

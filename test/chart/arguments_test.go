@@ -71,6 +71,16 @@ func TestProgramsTakeWhatTheChartGivesThem(t *testing.T) {
 	}
 }
 
+// TestVariablesOfPodsAreWhole: a value may have what parts one variable from the next in the flag.
+func TestVariablesOfPodsAreWhole(t *testing.T) {
+	t.Parallel()
+	all := newHelm(t).render("--set=image.repository=a,injector.enabled=true", "--set-json=injector.podEnv={\"GODEBUG\": \"http2client=0,netdns=go\", \"NO_PROXY\": \"a,b\"}")
+	args := texts(at(t, all["Deployment multus-vpc-injector"], "spec", "template", "spec", "containers", 0, "args"))
+	if want := "--env=GODEBUG=http2client=0,netdns=go\nNO_PROXY=a,b\n"; !slices.Contains(args, want) {
+		t.Errorf("%q lack %q", args, want)
+	}
+}
+
 // TestNetworksAreThePlugins: what the chart makes of a network, the plugin takes.
 func TestNetworksAreThePlugins(t *testing.T) {
 	t.Parallel()

@@ -82,11 +82,9 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* NAME=VALUE,… for a flag. */}}
+{{/* NAME=VALUE for a flag, each on a line of its own, for values may have commas. */}}
 {{- define "multus-vpc.podEnv" -}}
-{{- $pairs := list }}
-{{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end }}
-{{- join "," $pairs }}
+{{- range $name, $value := . }}{{ printf "%s=%s\n" $name $value }}{{ end }}
 {{- end }}
 
 {{/* The agents: that of the values, and its variants, each for the nodes with its label, where the first then is not. */}}
