@@ -256,6 +256,35 @@ func TestADamagedSecretIsMadeAnew(t *testing.T) {
 	})
 }
 
+func TestNoCallFailsWhenTheSecretIsEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, cfg := &api{}, quick()
+		all, stop := replicas(t, cfg, a, 3)
+		defer stop()
+		const settled, life, every = 10 * time.Minute, 20 * time.Minute, 5 * time.Second
+		time.Sleep(settled)
+		before, _ := call(t, all[0], a.known(0))
+		a.mu.Lock()
+		a.data, a.saved = nil, a.saved+1
+		a.mu.Unlock()
+		for began := time.Now(); time.Since(began) < life; time.Sleep(every) {
+			for _, m := range all {
+				for _, lag := range []time.Duration{0, time.Minute} {
+					if _, err := call(t, m, a.known(lag)); err != nil {
+						t.Fatalf("after %v, an API server %v behind: %v", time.Since(began), lag, err)
+					}
+				}
+			}
+		}
+		if after, _ := call(t, all[0], a.known(0)); after == before {
+			t.Error("the certificate of the lost authority is still in use")
+		}
+		if count := strings.Count(string(a.known(0)), "BEGIN CERTIFICATE"); count != 1 {
+			t.Errorf("%d authorities are published, want the new one", count)
+		}
+	})
+}
+
 func TestAKeyThatIsNotTheCertificatesIsMadeAnew(t *testing.T) {
 	other := newState(t, quick(), time.Now())
 	for name, key := range map[string][]byte{"absent": nil, "damaged": []byte("x"), "another": other.Key} {

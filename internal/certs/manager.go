@@ -94,7 +94,8 @@ func (m *Manager) Step(ctx context.Context) error {
 		m.log.Error("the certificates cannot be read and are made anew", "error", err)
 		state = State{}
 	}
-	next, changed, err := m.cfg.next(time.Now(), state, published)
+	now := time.Now()
+	next, changed, err := m.cfg.next(now, state, published)
 	if err != nil {
 		return err
 	}
@@ -108,10 +109,10 @@ func (m *Manager) Step(ctx context.Context) error {
 		}
 		m.log.Info("certificates changed", "authorities", len(next.Authorities), "issued", next.Issued)
 	}
-	if err = m.use(next); err != nil {
+	if err = m.use(next, published, now); err != nil {
 		return err
 	}
-	bundle := next.Bundle()
+	bundle := m.cfg.bundle(next, published, now)
 	if string(bundle) != string(published) {
 		if err = m.trust.Publish(ctx, bundle, trustVersion); err != nil {
 			return fmt.Errorf("publish the authorities: %w", err)
@@ -122,10 +123,14 @@ func (m *Manager) Step(ctx context.Context) error {
 	return nil
 }
 
-// use shows the state's certificate to callers from now on.
-func (m *Manager) use(s State) error {
-	if old := m.serving.Load(); old != nil && old.text == string(s.Certificate) {
-		return nil
+// use shows the state's certificate to callers from now on: later, when the state was lost, and API servers trust what is shown but
+// may not know yet who signed the other.
+func (m *Manager) use(s State, published []byte, now time.Time) error {
+	if old := m.serving.Load(); old != nil {
+		known := m.cfg.knownFor(s, m.cfg.Delay, now) || verifies(old.pair.Leaf, s.Bundle(), now)
+		if old.text == string(s.Certificate) || !known && verifies(old.pair.Leaf, published, now.Add(m.cfg.Interval)) {
+			return nil
+		}
 	}
 	pair, err := tls.X509KeyPair(s.Certificate, s.Key)
 	if err != nil {

@@ -6,6 +6,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"slices"
 	"time"
 )
@@ -99,17 +100,43 @@ func issuer(s State, hosts []string, now time.Time) int {
 		}
 	}
 	for i, a := range s.Authorities {
-		root, err := parse(a.Certificate)
-		if err != nil {
-			continue
-		}
-		pool := x509.NewCertPool()
-		pool.AddCert(root)
-		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now}); err == nil {
+		if verifies(pair.Leaf, a.Certificate, now) {
 			return i
 		}
 	}
 	return -1
+}
+
+// knownFor reports whether API servers have trusted the signer of the state's certificate for so long.
+func (c Config) knownFor(s State, least time.Duration, now time.Time) bool {
+	i := issuer(s, c.Hosts, now)
+	return i >= 0 && !s.Authorities[i].Trusted.IsZero() && now.Sub(s.Authorities[i].Trusted) >= least
+}
+
+// bundle is what API servers are to trust: the state's authorities. While these are new they stand beside what is published, which
+// signed what replicas show: the state was lost, or the certificates were somebody else's until now.
+func (c Config) bundle(s State, published []byte, now time.Time) []byte {
+	bundle := s.Bundle()
+	if c.knownFor(s, 2*c.Delay, now) { // one for API servers, one for replicas
+		return bundle
+	}
+	for {
+		var block *pem.Block
+		if block, published = pem.Decode(published); block == nil {
+			return bundle
+		}
+		if text := pem.EncodeToMemory(block); remaining(text, now) > 0 && !contains(bundle, text) {
+			bundle = append(bundle, text...)
+		}
+	}
+}
+
+// verifies reports whether who trusts the bundle trusts the certificate.
+func verifies(certificate *x509.Certificate, bundle []byte, now time.Time) bool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	_, err := certificate.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now})
+	return err == nil
 }
 
 // remaining is how long a certificate lasts; nothing if it cannot be read.
