@@ -21,8 +21,10 @@ type Outcome struct {
 
 const (
 	kindNAD = "NetworkAttachmentDefinition"
-	// annotationSync asks the injector for a container in the network's pods.
-	annotationSync = "multus-vpc.io/sync"
+	// annotationSync and annotationSamples ask the injector for a container in the network's pods, annotationVia says more about it.
+	annotationSync    = "multus-vpc.io/sync"
+	annotationSamples = "aws-multus-eni-mgmt-sidecar/inject"
+	annotationVia     = "multus-vpc.io/via"
 )
 
 // Document replaces a NetworkAttachmentDefinition, or each in a list of kubectl's. Of other kinds it says that they are left out.
@@ -103,6 +105,8 @@ func replace(top, metadata object, name string, o Options) (json.RawMessage, []s
 		}
 		for _, gone := range []struct{ key, reason string }{
 			{annotationSync, "is not carried over: pods need no container of ours any more"},
+			{annotationVia, "is not carried over: it says how that container reaches EC2"},
+			{annotationSamples, "is not carried over: the injector would give pods a sidecar"},
 			{cluster.AnnotationFloating, `becomes the key "floating": the agent moves these addresses`},
 		} {
 			if annotations[gone.key] != nil {

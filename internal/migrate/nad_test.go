@@ -19,7 +19,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	nad := `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "n", "namespace": "multus", "labels": {"a": "b"},
-		"annotations": {"k8s.v1.cni.cncf.io/resourceName": "x/y", "multus-vpc.io/sync": "native", "multus-vpc.io/floating": "10.10.1.90, 10.10.1.96/31", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+		"annotations": {"k8s.v1.cni.cncf.io/resourceName": "x/y", "multus-vpc.io/sync": "native", "multus-vpc.io/via": "ec2", "aws-multus-eni-mgmt-sidecar/inject": "yes", "multus-vpc.io/floating": "10.10.1.90, 10.10.1.96/31", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
 		"creationTimestamp": "2024-04-02T00:00:00Z", "generation": 1, "managedFields": [], "resourceVersion": "12", "uid": "u"}, "spec": {"config": ` + string(config) + `}}`
 	ours, err := json.Marshal(onENI1(`{"type": "vpcipam"}`))
 	if err != nil {
@@ -33,7 +33,9 @@ func TestDocument(t *testing.T) {
 		{"kind": "NetworkAttachmentDefinition", "metadata": {"name": "odd", "annotations": {"multus-vpc.io/floating": "x"}}, "spec": {"config": "{}"}},
 		{"kind": 5}]}`), migrate.Options{})
 	want := []struct{ name, note, err string }{
-		{"multus/n", "metadata.annotations.multus-vpc.io/sync: is not carried over: pods need no container of ours any more\nmetadata.annotations.multus-vpc.io/floating: becomes the key \"floating\"", ""},
+		{"multus/n", "metadata.annotations.multus-vpc.io/sync: is not carried over: pods need no container of ours any more\n" +
+			"metadata.annotations.multus-vpc.io/via: is not carried over: it says how that container reaches EC2\n" +
+			"metadata.annotations.aws-multus-eni-mgmt-sidecar/inject: is not carried over: the injector would give pods a sidecar\nmetadata.annotations.multus-vpc.io/floating: becomes the key \"floating\"", ""},
 		{"Pod p", "is no NetworkAttachmentDefinition, and left out", ""},
 		{"file", "", "spec.config: missing"},
 		{"a/mac", "", "type: macvlan"},
