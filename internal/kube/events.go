@@ -32,6 +32,10 @@ type Event struct {
 // https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/events.go
 const maxMessage = 1024
 
+// terminating is the cause where a namespace that is being deleted takes no more objects: forbidden by no role.
+// https://github.com/kubernetes/api/blob/master/core/v1/types.go, NamespaceTerminatingCause
+const terminating metav1.CauseType = "NamespaceTerminating"
+
 // Record makes an Event. It is made once for each call: the caller sees to it that there are few. Needed of RBAC: create on events.
 func (c *Client) Record(ctx context.Context, e Event) error {
 	if wrong := misnamed(e.Pod); wrong != "" {
@@ -40,7 +44,7 @@ func (c *Client) Record(ctx context.Context, e Event) error {
 	events := c.objects.Resource(schema.GroupVersionResource{Version: "v1", Resource: "events"})
 	_, err := events.Namespace(e.Pod.Namespace).Create(ctx, e.object(), metav1.CreateOptions{})
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, terminating):
 		return fmt.Errorf("create an event of pod %s/%s: %w; give the agent's service account create on events", e.Pod.Namespace, e.Pod.Name, err)
 	case err != nil:
 		return fmt.Errorf("create an event of pod %s/%s: %w", e.Pod.Namespace, e.Pod.Name, err)

@@ -21,9 +21,10 @@ import (
 
 // eventServer takes events, and refuses what RBAC forbids.
 type eventServer struct {
-	t    *testing.T
-	deny bool
-	got  []map[string]any
+	t           *testing.T
+	deny        bool
+	terminating bool // the namespace
+	got         []map[string]any
 }
 
 func (s *eventServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -32,6 +33,16 @@ func (s *eventServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.deny {
 		refuse(w, http.StatusForbidden, "Forbidden", "events is forbidden: cannot create resource")
+		return
+	}
+	if s.terminating {
+		const message = "events \"amf-0\" is forbidden: unable to create new content in namespace core because it is being terminated"
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": "Forbidden", "code": http.StatusForbidden,
+			"details": map[string]any{"causes": []any{map[string]any{"reason": "NamespaceTerminating", "message": "namespace core is being terminated", "field": "metadata.namespace"}}},
+		})
 		return
 	}
 	var event map[string]any
@@ -93,6 +104,14 @@ func TestRecordFitsTheAPI(t *testing.T) {
 	}
 	if message, _ := s.got[0]["message"].(string); len(message) > 1024 || !utf8.ValidString(message) || strings.ContainsRune(message, utf8.RuneError) {
 		t.Errorf("message of %d bytes: %q", len(message), message)
+	}
+}
+
+// TestRecordInANamespaceThatEnds: Kubernetes says that as it says that a right is missing, which is not what is wrong.
+func TestRecordInANamespaceThatEnds(t *testing.T) {
+	s := &eventServer{t: t, terminating: true}
+	if err := s.client().Record(t.Context(), anEvent()); err == nil || !strings.Contains(err.Error(), "is being terminated") || strings.Contains(err.Error(), "service account") {
+		t.Error(err)
 	}
 }
 
