@@ -189,7 +189,7 @@ func TestErrorsSayWhetherTryingAgainHelps(t *testing.T) {
 					t.Fatal("no error")
 				}
 				for _, sentinel := range []error{lifecycle.ErrNotWaiting, lifecycle.ErrRefused, lifecycle.ErrNotTaken} {
-					if got := errors.Is(err, sentinel); got != (sentinel == tc.want) {
+					if got := errors.Is(err, sentinel); got != errors.Is(tc.want, sentinel) {
 						t.Errorf("%v: is %q: %t", err, sentinel, got)
 					}
 				}

@@ -86,14 +86,12 @@ func TestWhatAnotherRunVouchesForStays(t *testing.T) {
 				cfg, id := w.twoENIs(), w.instance("m5.2xlarge", "nodes-a")
 				refused := &lateRefusal{EC2: w.client(), subnet: eni.SubnetID(w.lab.Subnets[subnet]), after: 5 * time.Second}
 				var runs sync.WaitGroup
-				var inPlace time.Time
+				var inPlace, answered time.Time
 				runs.Go(func() {
 					if _, err := w.launch(workereni.New(cfg, refused, w.log), id); err != nil {
 						t.Error(err)
 					}
-					if inPlace.IsZero() || !refused.given {
-						t.Error("the other run was not there before")
-					}
+					answered = time.Now()
 				})
 				runs.Go(func() {
 					time.Sleep(300 * time.Millisecond)
@@ -103,6 +101,9 @@ func TestWhatAnotherRunVouchesForStays(t *testing.T) {
 					inPlace = time.Now()
 				})
 				runs.Wait()
+				if !refused.given || !inPlace.Before(answered) {
+					t.Error("the other run was not there before")
+				}
 				w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
 			})
 		})

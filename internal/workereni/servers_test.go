@@ -141,9 +141,9 @@ func (s *servers) SetSourceDestCheck(ctx context.Context, id eni.ID, on bool) er
 	return s.change(id, func() error { return s.EC2.SetSourceDestCheck(ctx, id, on) })
 }
 
-// upTo is a random time below the limit.
+// upTo is a random time up to the limit.
 func upTo(rng *rand.Rand, limit time.Duration) time.Duration {
-	return time.Duration(rng.Int64N(int64(limit)))
+	return 1 + time.Duration(rng.Int64N(int64(limit)))
 }
 
 // pick is one of these.
@@ -174,7 +174,7 @@ func TestManyServers(t *testing.T) {
 				first = upTo(rng, 15*time.Second)
 			}
 			runs.Go(func() {
-				time.Sleep(later)
+				<-time.After(later)
 				for _, limit := range []time.Duration{first, 15 * time.Minute} {
 					ctx, cancel := context.WithTimeout(t.Context(), limit)
 					_, err := f.Launch(ctx, workereni.Request{Instance: id})
@@ -187,10 +187,10 @@ func TestManyServers(t *testing.T) {
 		}
 		runs.Wait()
 		w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
-		time.Sleep(30 * time.Second)
+		<-time.After(30 * time.Second)
 		w.release(f, id)
 		w.end(id)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		w.wantENIs()
 	})
 }
@@ -207,7 +207,7 @@ func TestTheFirstAnswerCounts(t *testing.T) {
 			if n.Subnet != subnet || !ec2.chance(share) {
 				return nil
 			}
-			time.Sleep(after)
+			<-time.After(after)
 			return fmt.Errorf("create: %w", eni.ErrRefused)
 		}
 		f, id := workereni.New(w.twoENIs(), ec2, w.log), w.instance("m5.2xlarge", "nodes-a")
@@ -226,7 +226,7 @@ func TestTheFirstAnswerCounts(t *testing.T) {
 		for range 1 + rng.IntN(3) {
 			later := upTo(rng, 4*time.Second)
 			runs.Go(func() {
-				time.Sleep(later)
+				<-time.After(later)
 				giveUp := func(*workereni.ImpossibleError) bool { return say("ABANDON") }
 				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 				defer cancel()
@@ -245,7 +245,7 @@ func TestTheFirstAnswerCounts(t *testing.T) {
 			w.wantENIs("0:1 n4-a at 0:1 dies", "0:2 n6-a at 0:2 unchecked")
 			return
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		w.release(f, id) // which its end calls for, too
 		w.wantENIs()
 	})
