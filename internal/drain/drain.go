@@ -29,6 +29,8 @@ import (
 type Kubernetes interface {
 	// Homes finds the nodes of an instance.
 	Homes(ctx context.Context, instance eni.InstanceID) ([]cluster.Home, error)
+	// Instance is whose node it is now; empty when there is none of the name.
+	Instance(ctx context.Context, node string) (eni.InstanceID, error)
 	// Cordon keeps new pods away from a node, and notes when what it is for happened.
 	Cordon(ctx context.Context, node string, since time.Time) error
 	// Uncordon lets them back, unless the node has changed since it was read.

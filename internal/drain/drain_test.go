@@ -255,6 +255,39 @@ func TestAnOldListCausesNoStorm(t *testing.T) {
 	})
 }
 
+// TestANodeOfTheSameNameIsAnotherOne: the instance dies under the drain, and its address, so its node's name, becomes another one's.
+func TestANodeOfTheSameNameIsAnotherOne(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string][]func(*drain.Config){"evicted": nil, "by force": {force}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, pod("guarded"))
+				w.evict = func(cluster.Resident, time.Duration, int) error { return &cluster.RefusedError{Why: "budget"} }
+				after := time.Minute
+				if config != nil {
+					after = 10*time.Minute - time.Second // just before its time is over
+				}
+				time.AfterFunc(after, func() {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.owner = "i-0another"
+					clear(w.pods)
+					w.add(pod("of-the-next"))
+				})
+				if err := w.flow(config...).Drain(t.Context(), worker, time.Now()); err != nil {
+					t.Error(err)
+				}
+				for _, call := range []string{"evict of-the-next", "delete of-the-next"} {
+					if got := w.happened(call); len(got) > 0 {
+						t.Errorf("%q", got)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestPodsThatComeLateGoToo: the scheduler had placed one before the node was cordoned.
 func TestPodsThatComeLateGoToo(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -104,6 +105,9 @@ func (r *run) empty(ctx context.Context) error {
 			due = append(due, p)
 		}
 	}
+	if err = r.check(ctx, due); err != nil {
+		return err
+	}
 	errs := all(ctx, due, func(ctx context.Context, p cluster.Resident) error { return r.api.Evict(ctx, p) })
 	for i, p := range due {
 		r.note(ctx, p, errs[i])
@@ -167,6 +171,26 @@ func (r *run) find(ctx context.Context) error {
 		nodes = append(nodes, h.Name)
 	}
 	r.nodes, r.found = nodes, true
+	return nil
+}
+
+// check drops a node that is another instance's by now, before pods that were seen on it are made to leave: nodes are named after
+// addresses, and an address goes to the next instance.
+func (r *run) check(ctx context.Context, due []cluster.Resident) error {
+	if len(due) == 0 {
+		return nil
+	}
+	for i, node := range r.nodes {
+		is, err := r.api.Instance(ctx, node)
+		if err != nil {
+			return err
+		}
+		if is != r.instance {
+			r.nodes = slices.Delete(slices.Clone(r.nodes), i, i+1)
+			r.log.Info("node is not the instance's any more", "node", node)
+			return later{fmt.Errorf("node %s is not the instance's any more", node)}
+		}
+	}
 	return nil
 }
 
@@ -248,6 +272,9 @@ func (r *run) clear(ctx context.Context) error {
 		if !r.of(p).deleted {
 			due = append(due, p)
 		}
+	}
+	if err = r.check(ctx, due); err != nil {
+		return err
 	}
 	errs := all(ctx, due, func(ctx context.Context, p cluster.Resident) error {
 		return r.api.Delete(ctx, p, min(p.Grace, forceGrace))

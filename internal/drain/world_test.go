@@ -30,6 +30,7 @@ type world struct {
 	mu        sync.Mutex
 	began     time.Time
 	homes     []cluster.Home
+	owner     eni.InstanceID              // whose they are
 	pods      map[string]cluster.Resident // by UID
 	cache     []cluster.Resident          // what a list that is not fresh shows, if it is not nil
 	calls     []string                    // with the time since the beginning
@@ -43,7 +44,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, pods ...cluster.Resident) *world {
-	w := &world{t: t, began: time.Now(), homes: []cluster.Home{{Name: node}}, pods: map[string]cluster.Resident{}, asked: map[string]int{}, limit: 10}
+	w := &world{t: t, began: time.Now(), homes: []cluster.Home{{Name: node}}, owner: worker, pods: map[string]cluster.Resident{}, asked: map[string]int{}, limit: 10}
 	for _, p := range pods {
 		w.add(p)
 	}
@@ -86,6 +87,18 @@ func (w *world) Homes(ctx context.Context, instance eni.InstanceID) ([]cluster.H
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.homes), nil
+}
+
+func (w *world) Instance(ctx context.Context, name string) (eni.InstanceID, error) {
+	if err := w.call(ctx, "instance of "+name); err != nil {
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.ContainsFunc(w.homes, func(h cluster.Home) bool { return h.Name == name }) {
+		return w.owner, nil
+	}
+	return "", nil
 }
 
 func (w *world) Uncordon(ctx context.Context, h cluster.Home) error {

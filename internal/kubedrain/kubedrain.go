@@ -116,6 +116,23 @@ func (c *Client) Homes(ctx context.Context, instance eni.InstanceID) (homes []cl
 	return homes, nil
 }
 
+// Instance is whose node it is now; empty when there is none of the name. It is a list of one, which needs no other permission than the
+// list of all.
+func (c *Client) Instance(ctx context.Context, name string) (instance eni.InstanceID, err error) {
+	request := func() *rest.Request {
+		return c.api.Get().Resource("nodes").Param("fieldSelector", fields.OneTermEqualSelector("metadata.name", name).String())
+	}
+	err = list(ctx, request, func(n node) {
+		if n.Metadata.Name == name {
+			instance = cluster.InstanceOf(n.Spec.ProviderID)
+		}
+	})
+	if err != nil {
+		return "", fmt.Errorf("read node %s: %w", name, err)
+	}
+	return instance, nil
+}
+
 // Cordon keeps new pods away from a node, and notes since when on it. The error matches [cluster.ErrGone] when there is no such node.
 func (c *Client) Cordon(ctx context.Context, node string, since time.Time) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}},"spec":{"unschedulable":true}}`, annotationCordoned, since.UTC().Format(time.RFC3339Nano))

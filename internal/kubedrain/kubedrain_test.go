@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/multus-vpc/multus-vpc/internal/cluster"
+	"github.com/multus-vpc/multus-vpc/internal/eni"
 	"github.com/multus-vpc/multus-vpc/internal/kubedrain"
 )
 
@@ -70,6 +72,23 @@ func TestHomesReadsAllPages(t *testing.T) {
 		t.Errorf("%v %s", err, diff)
 	}
 	if diff := cmp.Diff([]string{"GET /api/v1/nodes?limit=500", "GET /api/v1/nodes?continue=more&limit=500"}, *requests); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestInstance(t *testing.T) {
+	t.Parallel()
+	client, requests := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"items":[{"metadata":{"name":"a"},"spec":{"providerID":"aws:///us-west-2a/i-1"}}]}`)
+	})
+	for name, want := range map[string]eni.InstanceID{"a": "i-1", "b": ""} {
+		if got, err := client.Instance(t.Context(), name); err != nil || got != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	slices.Sort(*requests)
+	want := []string{"GET /api/v1/nodes?fieldSelector=metadata.name%3Da", "GET /api/v1/nodes?fieldSelector=metadata.name%3Db"}
+	if diff := cmp.Diff(want, *requests); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
